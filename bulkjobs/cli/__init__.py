@@ -1,0 +1,1 @@
+"""The command line: arguments, signals and exit codes; all else is the library's. One module a command."""

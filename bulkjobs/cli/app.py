@@ -1,0 +1,59 @@
+"""The commands, gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from bulkjobs import __version__
+from bulkjobs.cli.demo import demo
+from bulkjobs.cli.options import EPILOG, with_options
+from bulkjobs.cli.simulate import simulate
+from bulkjobs.cli.status import status
+from bulkjobs.cli.submit import resume, submit
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="bulkjobs",
+    no_args_is_help=True,
+    # Tracebacks are ours to keep; see session.py.
+    pretty_exceptions_enable=False,
+    # Help without boxes can be searched, piped and compared.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bulkjobs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Submits millions of ids to an asynchronous, billed bulk-job API and accounts for every one."""
+
+
+app.command(epilog=EPILOG)(with_options(submit))
+app.command(epilog=EPILOG)(with_options(resume, without={"run"}))
+app.command()(status)
+app.command()(simulate)
+app.command()(demo)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command and gives its exit code; wrong usage is 2."""
+    try:
+        app(args=list(arguments), prog_name="bulkjobs")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0

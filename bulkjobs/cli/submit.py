@@ -1,0 +1,202 @@
+"""`bulkjobs submit` and `bulkjobs resume`: one session of a run, watched and accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+import typer
+
+from bulkjobs.cli.report import account, next_steps, outcome, print_lines, table
+from bulkjobs.cli.session import run_session, tell
+from bulkjobs.clock import SystemClock
+from bulkjobs.errors import ConfigError, LedgerError
+from bulkjobs.events import Event, Observer, RunStarted, Stopping
+from bulkjobs.exits import Exit
+from bulkjobs.model import RunSummary
+from bulkjobs.observers import LogObserver, ProgressObserver
+from bulkjobs.observers.wording import Level
+from bulkjobs.settings import OPTIONS, Settings, merge
+
+__all__ = ["Output", "closing", "resume", "submit", "watch", "work_on"]
+
+_STDOUT_SINK: Final = "-"
+_STOPPED_EARLY: Final = (Exit.USAGE, Exit.STOPPED, Exit.STORAGE)
+_MAGIC: Final = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Holds how a command talks."""
+
+    json: bool = False
+    quiet: bool = False
+    log_format: Literal["text", "json"] = "text"
+
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> Self:
+        """Takes what `settings.merge` gave for the three options."""
+        return cls(
+            json=values.get("json") is True,
+            quiet=values.get("quiet") is True,
+            log_format="json" if values.get("log_format") == "json" else "text",
+        )
+
+
+def submit(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Files of ids, one a line, patterns of such, or - for stdin."),
+    ],
+    *,
+    given: Mapping[str, object],
+) -> int:
+    """Submits ids as bulk jobs and accounts for every one of them.
+
+    Give the same command again to go on with a run that was stopped; a finished run sends nothing.
+    """
+    values = merge(given, os.environ)
+    run = values.get("run")
+    run_dir = run if isinstance(run, Path) else _default_run_dir(sources[0])
+    return work_on(run_dir, sources, values, again=_resume_command(run_dir, given))
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
+    *,
+    given: Mapping[str, object],
+) -> int:
+    """Goes on with a run: what is planned is sent, what is held stays held."""
+    if not run.is_dir():
+        raise ConfigError(f"There is no run directory {run}. `bulkjobs submit` makes one.")
+    return work_on(run, [], merge(given, os.environ), again=_resume_command(run, given))
+
+
+def work_on(run_dir: Path, sources: Sequence[str], values: Mapping[str, object], *, again: str) -> int:
+    """Works on a run, shows it, prints its account, and gives the exit code.
+
+    Args:
+        run_dir: the run directory.
+        sources: as on the command line; none to resume.
+        values: of all options, from `settings.merge`.
+        again: the command that goes on with this run, for the person who has to.
+
+    Raises:
+        ConfigError: the options contradict each other; nothing was sent.
+    """
+    settings, output = Settings.of(values), Output.of(values)
+    records_on_stdout = _STDOUT_SINK in settings.sinks
+    if output.json and records_on_stdout:
+        raise ConfigError("--json and --sink - both want stdout; give one of them.")
+    ended, worked = watch(run_dir, sources, settings, output)
+    if not isinstance(ended, RunSummary):
+        return ended
+    if output.json:
+        print_lines([json.dumps(ended.as_dict())])
+    else:
+        again_lines = [] if worked else ["This run was finished before; nothing was sent."]
+        print_lines(
+            [*closing(ended, run_dir, again), *again_lines], sys.stderr if records_on_stdout else None
+        )
+    return ended.exit_code
+
+
+def watch(
+    run_dir: Path, sources: Sequence[str], settings: Settings, output: Output
+) -> tuple[RunSummary | int, bool]:
+    """Works on a run and shows it on stderr.
+
+    Returns:
+        What `run_session` gives; and whether there was anything to work on.
+    """
+    seen = _Seen()
+    with _observing(output) as observers:
+        ended = run_session(settings, run_dir, sources, [seen, *observers])
+    if isinstance(ended, RunSummary) and ended.exit_code in _STOPPED_EARLY and not seen.stopping:
+        tell(f"bulkjobs: {_stop_reason(run_dir) or outcome(ended.exit_code)}")
+    return ended, seen.started
+
+
+def _stop_reason(run_dir: Path) -> str | None:
+    """Reads why the last session ended: what ends it before its first request is no event."""
+    from bulkjobs.ledger import read_run  # noqa: PLC0415 - sqlite comes with it
+
+    try:
+        return read_run(run_dir).stop_reason
+    except LedgerError:
+        return None
+
+
+def closing(summary: RunSummary, run_dir: Path, again: str) -> Iterator[str]:
+    """Gives the account of a run, what its exit code means, and what to do next."""
+    yield from table(account(summary))
+    yield outcome(summary.exit_code)
+    yield from next_steps(summary, run_dir, again)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Seen:
+    """Notes what was told of a session."""
+
+    started: bool = False
+    """The engine began to work, which it does not on a finished run."""
+    stopping: bool = False
+
+    def __call__(self, event: Event, /) -> None:
+        self.started = self.started or isinstance(event, RunStarted)
+        self.stopping = self.stopping or isinstance(event, Stopping)
+
+
+@contextmanager
+def _observing(output: Output) -> Iterator[list[Observer]]:
+    """Chooses what is shown on stderr: a display on a terminal, a log elsewhere, or only what needs a person."""
+    clock = SystemClock()
+    if output.quiet or output.log_format == "json" or not _on_terminal():
+        least = Level.ERROR if output.quiet else None
+        yield [LogObserver(sys.stderr, clock=clock, format=output.log_format, least=least)]
+        return
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+
+    with ProgressObserver(Console(stderr=True), clock=clock) as progress:
+        yield [progress, LogObserver(progress, clock=clock, least=Level.WARN)]
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _default_run_dir(source: str) -> Path:
+    if source == "-":
+        return Path("stdin.run")
+    path = Path(source)
+    if path.exists() or not _MAGIC.search(source):
+        return path.with_name(path.name + ".run")
+    # Of a pattern the text counts, not its first file today: the same command must find the same run tomorrow.
+    fixed = next(parent for parent in path.parents if not _MAGIC.search(str(parent)))
+    return fixed / (re.sub(r"[*?\[\]/]+", "_", str(path.relative_to(fixed))) + ".run")
+
+
+def _resume_command(run_dir: Path, given: Mapping[str, object]) -> str:
+    """Spells the command that goes on with a run, with the options of this one.
+
+    The webhook is the exception: its query may hold a password, which belongs in no output.
+    """
+    words = ["bulkjobs", "resume", str(run_dir)]
+    for option in OPTIONS:
+        value = given.get(option.field)
+        if option.field in ("run", "webhook", "json", "quiet", "log_format") or value is None:
+            continue
+        if isinstance(value, bool):
+            words.append(option.name if value or option.off is None else option.off)
+        else:
+            for text in value if isinstance(value, list) else [value]:
+                words += [option.name, str(text)]
+    return shlex.join(words) + (" --webhook …" if given.get("webhook") else "")

@@ -1,0 +1,208 @@
+"""The library's face: a client for one run, as a stream of job records or as one call with a summary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bulkjobs.clock import SystemClock
+from bulkjobs.engine import Engine
+from bulkjobs.errors import ConfigError
+from bulkjobs.events import Observer
+from bulkjobs.exits import Exit
+from bulkjobs.model import JobRecord, RunSummary
+from bulkjobs.ports import Clock, Sink, Transport
+from bulkjobs.rundir import RunDir
+from bulkjobs.settings import Settings
+from bulkjobs.sinks import SinkLike, open_sink
+from bulkjobs.sinks.jsonl import JsonLinesSink
+from bulkjobs.sinks.stream import StreamSink
+from bulkjobs.sources import SourceLike, open_sources
+
+__all__ = ["Client"]
+
+
+class Client:
+    """Submits ids and accounts for every one. One client works on one run at a time.
+
+        async with bulkjobs.Client(settings, run="contacts.run") as client:
+            async for record in client.submit("ids.txt.gz"):
+                ...
+
+    Nothing starts before `submit` or `run`. There is no global state: clients of different runs work side by side
+    in one process, on asyncio or uvloop. Two runs of one account do not know of each other's requests, so divide
+    the account's limits between them.
+
+    Guarantees:
+        Whatever happens (an exception, a cancelled task, `kill -9`), each id is accounted for in the run directory,
+        and giving the same sources again goes on where it stopped.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        run: str | Path | None = None,
+        observers: Sequence[Observer] = (),
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Makes a client; nothing is opened yet.
+
+        Args:
+            settings: options; None reads environment and `bulkjobs.toml`.
+            run: the run directory; None takes the name of the first source with `.run` behind it.
+            observers: told of everything that happens, on the event loop.
+            transport: carries the requests; None for HTTP. For tests.
+            clock: wall clock; None for the system's. For tests.
+
+        Raises:
+            ConfigError: an option cannot be used.
+        """
+        self._settings = settings if settings is not None else Settings.load()
+        self._run = None if run is None else Path(run)
+        self._observers = tuple(observers)
+        self._transport = transport
+        self._clock = clock or SystemClock()
+        self._engine: Engine | None = None
+        self._stream: StreamSink | None = None
+        self._session: asyncio.Task[RunSummary] | None = None
+        self._summary: RunSummary | None = None
+
+    @property
+    def run_dir(self) -> Path:
+        """Is the run directory.
+
+        Raises:
+            ConfigError: none was given, and no source has named one yet.
+        """
+        if self._run is None:
+            raise ConfigError("No run directory is known. Give one with run= (on the command line: --run).")
+        return self._run
+
+    @property
+    def summary(self) -> RunSummary | None:
+        """Is the account of the run as the last finished session left it; None before."""
+        return self._summary
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave_stream()
+
+    async def run(
+        self, *sources: SourceLike, sink: SinkLike | Sequence[SinkLike] | None = None
+    ) -> RunSummary:
+        """Submits everything and gives the account of the run.
+
+        Args:
+            sources: where ids come from; none resumes what the run directory records.
+            sink: where job records go besides those of the settings. With none anywhere: `jobs.jsonl` in the run
+                directory.
+
+        Returns:
+            The summary; its exit code says how the session ended. A run that is finished sends nothing.
+
+        Raises:
+            ConfigError: settings, sources and run directory do not belong together. Nothing was sent.
+            SourceError: a source cannot be opened. Nothing was sent.
+            LedgerError: the ledger cannot be opened (`LedgerLocked`: another process has it), or broke.
+        """
+        extra = (
+            []
+            if sink is None
+            else list(sink)
+            if isinstance(sink, Sequence) and not isinstance(sink, str)
+            else [sink]
+        )
+        engine = self._begin(sources, [open_sink(one) for one in extra], default=not extra)
+        try:
+            self._summary = await engine.run()
+        finally:
+            self._engine = None
+        return self._summary
+
+    async def submit(self, *sources: SourceLike) -> AsyncIterator[JobRecord]:
+        """Submits everything and gives the job records as chunks are accepted.
+
+        The records also go to the sinks of the settings, or to `jobs.jsonl`. Leaving the loop early stops sending;
+        records that were not dealt with come again in the next session. `summary` holds the account afterwards.
+
+        Args:
+            sources: as for `run`.
+
+        Yields:
+            One record for each accepted chunk that no session has delivered yet.
+
+        Raises:
+            ConfigError, SourceError, LedgerError: as `run`.
+        """
+        stream = StreamSink()
+        engine = self._begin(sources, [stream], default=True)
+        self._stream = stream
+        self._session = asyncio.create_task(engine.run())
+        self._session.add_done_callback(lambda _: stream.end())
+        try:
+            async for record in stream:
+                yield record
+            self._summary = await self._session
+        finally:
+            await self._leave_stream()
+
+    def drain(self, reason: str, *, exit_code: int = Exit.SIGINT) -> None:
+        """Sends nothing more; answers in flight are recorded, then `run` and `submit` end.
+
+        Args:
+            reason: for people.
+            exit_code: what the summary says if work is left, one of `bulkjobs.Exit`.
+        """
+        if self._engine is not None:
+            self._engine.drain(reason, Exit(exit_code))
+
+    def cancel(self) -> None:
+        """Gives up on answers in flight as well: their chunks are recorded as held."""
+        if self._engine is not None:
+            self._engine.cancel()
+
+    def _begin(self, given: Sequence[SourceLike], extra: Sequence[Sink], *, default: bool) -> Engine:
+        if self._engine is not None:
+            raise ConfigError("This client is at work on its run. Make another client for another run.")
+        sources = open_sources(given)
+        if self._run is None:
+            if not given or not isinstance(given[0], str | Path):
+                raise ConfigError("Ids that come from no file need a run directory: give one with run=.")
+            self._run = Path("stdin.run" if given[0] == "-" else f"{given[0]}.run")
+        run_dir = RunDir(self._run)
+        sinks = [*extra, *(open_sink(spec) for spec in self._settings.sinks)]
+        if default and not self._settings.sinks:
+            sinks.append(JsonLinesSink(run_dir.jobs, name=run_dir.jobs.name))
+        self._engine = Engine(
+            self._settings,
+            run_dir,
+            sources=sources,
+            sinks=sinks,
+            observers=self._observers,
+            clock=self._clock,
+            transport=self._transport,
+        )
+        return self._engine
+
+    async def _leave_stream(self) -> None:
+        """Ends the session behind a stream, if one goes on, and waits until the ledger is closed."""
+        session = self._session
+        if session is not None and not session.done():
+            if self._engine is not None:
+                self._engine.drain("the loop over the job records was left", Exit.SIGINT)
+            if self._stream is not None:
+                self._stream.leave()
+            await asyncio.wait([session])
+            if not session.cancelled() and session.exception() is None:
+                self._summary = session.result()
+        if self._session is session:  # the loop and the client may both be left at the same time
+            self._engine = self._stream = self._session = None

@@ -1,0 +1,366 @@
+"""One session of a run: opens what it needs, lets the stages work, and accounts for what came of it.
+
+    intake ─ chunks ─▶ workers ─ records ─▶ delivery         tracker (while job slots are limited)
+
+The stages are tasks of one group. Sending ends by itself when the chunks do, or early through the `Halt`
+switch; then the stages end in the order of the arrows, and nothing that is in flight is dropped. What the
+session reports is read back from the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from bulkjobs.account.auth import Authenticator, authenticator_from
+from bulkjobs.account.gate import Gate
+from bulkjobs.api import HttpTransport
+from bulkjobs.channel import Channel
+from bulkjobs.chunking import Chunker
+from bulkjobs.delivery import Delivery
+from bulkjobs.endpoints import endpoint_named
+from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, SourceError
+from bulkjobs.events import Event, Observer, RunFinished, RunStarted, Stopping
+from bulkjobs.exits import Exit, exit_code
+from bulkjobs.halt import Halt
+from bulkjobs.intake import Intake, Planned
+from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
+from bulkjobs.model import ChunkState, JobRecord, RunSummary
+from bulkjobs.opening import is_settled, open_run, open_run_sources
+from bulkjobs.ports import Clock, Sink, Source, Transport
+from bulkjobs.reports import write_reports
+from bulkjobs.rundir import RunDir
+from bulkjobs.settings import Settings
+from bulkjobs.sinks.stream import LoopLeft
+from bulkjobs.throttle import Throttle
+from bulkjobs.tracker import Tracker
+from bulkjobs.worker import Submission, Worker
+
+__all__ = ["Engine"]
+
+_SPARE_CONNECTIONS: Final = 8
+"""Beside the workers': status requests and logins never wait for a connection."""
+_RECORDS_WAITING: Final = 1_024
+_INTAKE_GRACE_S: Final = 1.0
+"""Lets a thread of the intake finish with its file, which cancelling would close under it."""
+
+
+class Engine:
+    """Runs one session."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run_dir: RunDir,
+        *,
+        sources: Sequence[Source],
+        sinks: Sequence[Sink],
+        observers: Sequence[Observer],
+        clock: Clock,
+        transport: Transport | None = None,
+        jitter: random.Random | None = None,
+    ) -> None:
+        """Makes an engine; nothing is opened yet.
+
+        Args:
+            settings: checked values.
+            run_dir: folder of the run.
+            sources: where ids come from; none resumes what the run recorded.
+            sinks: where job records go.
+            observers: told of everything.
+            clock: wall clock.
+            transport: carries requests; None makes the real one.
+            jitter: randomness of waits.
+        """
+        self._settings = settings
+        self._run_dir = run_dir
+        self._sources = sources
+        self._sinks = sinks
+        self._observers = observers
+        self._clock = clock
+        self._transport = transport
+        self._jitter = jitter or random.Random()  # noqa: S311 - spreads waits, protects nothing
+        self._endpoint = endpoint_named(settings.endpoint)
+        self._chunk_size = settings.chunk_size_within(self._endpoint.max_ids)
+        self._halt = Halt()
+        self._halt.on_pull(lambda reason: self._emit(Stopping(reason=reason)))
+        self._working: list[asyncio.Task[None]] = []
+
+    def drain(self, reason: str, code: Exit) -> None:
+        """Sends nothing more. Answers in flight are recorded, then `run` gives its summary."""
+        self._halt.pull(code, reason)
+
+    def cancel(self) -> None:
+        """Gives up on answers in flight: their chunks are recorded as held."""
+        if not self._halt.pulled:
+            self._halt.pull(Exit.SIGINT, "The run was cancelled.")
+        for task in self._working:
+            task.cancel()
+
+    async def run(self) -> RunSummary:
+        """Works until every chunk is settled or something ends the session early.
+
+        Returns:
+            The account of the run. Its exit code tells why the session ended.
+
+        Raises:
+            ConfigError: the settings, the sources and the run do not belong together; nothing was sent.
+            LedgerLocked: another process works on this run; nothing was sent.
+            LedgerError: the ledger cannot be opened, or broke.
+            SourceError: a source cannot be opened again, or is not what the run began with; nothing was sent.
+        """
+        if not self._sources and not (self._run_dir.path / DATABASE_NAME).exists():
+            raise ConfigError(
+                f"There is no run in {self._run_dir.path} to resume. Name the sources to begin one."
+            )
+        async with await Ledger.open(self._run_dir.path, clock=self._clock) as ledger:
+            run, resumed = await open_run(ledger, self._run_dir, self._identity())
+            opened = await open_run_sources(ledger, self._run_dir, self._sources)
+            if resumed and opened.doubtful:
+                await self._intake(opened.sources, ledger).verify()
+            if resumed and await is_settled(ledger):
+                return await self._report(ledger, run, [])
+            held = await ledger.begin_session()
+            self._emit(
+                RunStarted(
+                    run_id=run.run_id, run_dir=str(self._run_dir.path), resumed=resumed, held_at_start=held
+                )
+            )
+            try:
+                await self._work(ledger, run, opened.sources)
+            except (SourceError, ConfigError) as error:
+                self._halt.pull(Exit.USAGE, str(error))
+            except AuthError as error:
+                self._halt.pull(Exit.STOPPED, str(error))
+            except SinkError as error:
+                self._on_sink_failure(error)
+            except BaseException as error:
+                self._halt.note(*_broken_by(error))
+                raise
+            finally:
+                summary = await self._end_session(ledger, run)
+            self._emit(RunFinished(summary=summary))
+            return summary
+
+    def _identity(self) -> Mapping[str, object]:
+        """Is what decides which ids go where in which chunk; it may not change within a run."""
+        return {
+            "endpoint": self._settings.endpoint,
+            "base_url": self._settings.base_url,
+            "account": self._settings.client_id,
+            "chunk_size": self._chunk_size,
+            "dedupe": self._settings.dedupe,
+        }
+
+    # Working
+
+    async def _work(self, ledger: Ledger, run: RunRow, sources: Sequence[Source]) -> None:
+        delivery = Delivery(ledger, self._sinks, on_failure=self._on_sink_failure)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(delivery.close)
+            await delivery.open()
+            account = await stack.enter_async_context(self._account(ledger))
+            await self._let_stages_work(ledger, run, self._intake(sources, ledger), delivery, account)
+
+    def _intake(self, sources: Sequence[Source], ledger: Ledger) -> Intake:
+        chunker = Chunker(self._chunk_size, dedupe=self._settings.dedupe)
+        return Intake(
+            sources, chunker, ledger, invalid_path=self._run_dir.invalid, halt=self._halt, emit=self._emit
+        )
+
+    @asynccontextmanager
+    async def _account(self, ledger: Ledger) -> AsyncIterator[_Account]:
+        """Opens the way to the server, with everything the ledger knows of the account."""
+        settings = self._settings
+        throttle = Throttle(
+            rate=settings.rate,
+            lockout_s=settings.effective_lockout_s,
+            max_active_jobs=settings.max_active_jobs,
+        )
+        gate = Gate(
+            throttle,
+            pace=settings.effective_pace,
+            clock=self._clock,
+            observer=self._emit,
+            on_lockout=ledger.lockout,
+            on_limit=ledger.learn_limit,
+        )
+        window_s = settings.rate.period_s if settings.rate is not None else 0.0
+        state = await ledger.account_state(self._clock.utc() - window_s - settings.request_timeout_s)
+        gate.restore(
+            history_utc=state.history,
+            locked_until_utc=state.locked_until_utc,
+            learned_limit=state.learned_limit,
+            open_jobs=[job.job_id for job in state.open_jobs],
+        )
+        async with AsyncExitStack() as stack:
+            transport = self._transport
+            if transport is None:
+                transport = await stack.enter_async_context(
+                    HttpTransport(
+                        connections=settings.workers + _SPARE_CONNECTIONS,
+                        request_timeout_s=settings.request_timeout_s,
+                        connect_timeout_s=settings.connect_timeout_s,
+                        clock=self._clock,
+                    )
+                )
+            auth = authenticator_from(
+                settings,
+                gate=gate,
+                transport=transport,
+                request_log=ledger,
+                observer=self._emit,
+                clock=self._clock,
+            )
+            tracker = None
+            if settings.max_active_jobs is not None:
+                tracker = Tracker(
+                    self._endpoint,
+                    base_url=settings.base_url,
+                    accept=settings.accept,
+                    poll_s=settings.poll_s,
+                    gate=gate,
+                    auth=auth,
+                    transport=transport,
+                    ledger=ledger,
+                    clock=self._clock,
+                    halt=self._halt,
+                    emit=self._emit,
+                )
+                tracker.resume(state.open_jobs)
+            yield _Account(gate=gate, auth=auth, transport=transport, tracker=tracker)
+
+    async def _let_stages_work(
+        self, ledger: Ledger, run: RunRow, intake: Intake, delivery: Delivery, account: _Account
+    ) -> None:
+        chunks: Channel[Planned] = Channel(self._settings.workers)
+        records: Channel[JobRecord] = Channel(_RECORDS_WAITING)
+
+        def stop_sending(_reason: str) -> None:
+            account.gate.stop_submits()
+            chunks.abort()
+
+        self._halt.on_pull(stop_sending)
+        if self._halt.pulled:
+            stop_sending("")
+        worker = self._worker(ledger, run, account, records)
+        async with _first_error(), asyncio.TaskGroup() as group:
+            delivering = group.create_task(delivery.run(records))
+            tracking = None if account.tracker is None else group.create_task(account.tracker.run())
+            self._working = [group.create_task(worker.run(chunks)) for _ in range(self._settings.workers)]
+            taking = group.create_task(self._take_in(intake, chunks))
+            await asyncio.wait(self._working)
+            # Done by now, unless sending ended early: then it may wait for input that never comes.
+            await asyncio.wait([taking], timeout=_INTAKE_GRACE_S)
+            taking.cancel()
+            if tracking is not None:
+                tracking.cancel()
+            records.close()
+            await delivering
+        account.gate.close()
+
+    async def _take_in(self, intake: Intake, chunks: Channel[Planned]) -> None:
+        """Reads the sources. What can no longer be read ends the reading, not the sending of what was read."""
+        try:
+            await intake.run(chunks)
+        except SourceError as error:
+            self._halt.note(Exit.USAGE, str(error))
+            self._emit(Stopping(reason=str(error)))
+        except SinkError as error:
+            self._halt.pull(Exit.STORAGE, str(error))
+
+    def _worker(self, ledger: Ledger, run: RunRow, account: _Account, records: Channel[JobRecord]) -> Worker:
+        submission = Submission(
+            run_id=run.run_id,
+            endpoint=self._endpoint,
+            base_url=self._settings.base_url,
+            accept=self._settings.accept,
+            webhook=self._settings.webhook,
+            nonce_key=run.nonce_key,
+        )
+        return Worker(
+            submission,
+            gate=account.gate,
+            auth=account.auth,
+            transport=account.transport,
+            ledger=ledger,
+            run_dir=self._run_dir,
+            clock=self._clock,
+            halt=self._halt,
+            emit=self._emit,
+            on_job=account.tracker.add if account.tracker is not None else _ignore,
+            records=records,
+            jitter=self._jitter,
+        )
+
+    def _on_sink_failure(self, error: SinkError) -> None:
+        # Who leaves the loop over the records interrupts the run; nothing is wrong with a disk.
+        self._halt.pull(Exit.SIGINT if isinstance(error, LoopLeft) else Exit.STORAGE, str(error))
+
+    # Ending
+
+    async def _end_session(self, ledger: Ledger, run: RunRow) -> RunSummary:
+        code = _exit_code(ledger, run, await ledger.counts(), self._halt.codes)
+        await ledger.end_session(code, self._halt.reasons)
+        return await self._report(ledger, run, self._halt.codes)
+
+    async def _report(self, ledger: Ledger, run: RunRow, stops: Sequence[Exit]) -> RunSummary:
+        """Writes what people read of a run. All of it is derived from the ledger."""
+        counts = await ledger.counts()
+        summary = summarise(run, counts, _exit_code(ledger, run, counts, stops))
+        try:
+            await write_reports(self._run_dir, ledger, summary)
+        except OSError as error:
+            self._halt.note(Exit.STORAGE, f"{error.filename} cannot be written: {error.strerror or error}.")
+            summary = dataclasses.replace(summary, exit_code=int(Exit.STORAGE))
+        return summary
+
+    def _emit(self, event: Event) -> None:
+        for observer in self._observers:
+            observer(event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Account:
+    """Holds what stands between the stages and the server."""
+
+    gate: Gate
+    auth: Authenticator
+    transport: Transport
+    tracker: Tracker | None
+
+
+def _exit_code(ledger: Ledger, run: RunRow, counts: Counts, stops: Sequence[Exit]) -> int:
+    all_read = ledger.run is not None and ledger.run.source_finished
+    all_delivered = not counts.states[ChunkState.ACCEPTED].chunks
+    return exit_code(summarise(run, counts, 0).ids, stops, complete=all_read and all_delivered)
+
+
+def _broken_by(error: BaseException) -> tuple[Exit, str]:
+    """Says what broke a session off: its caller, the ledger, or a bug."""
+    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return Exit.SIGINT, "The session was cancelled."
+    if isinstance(error, LedgerError):
+        return Exit.STORAGE, str(error)
+    return Exit.BUG, f"A bug ended the session: {type(error).__name__}."
+
+
+def _ignore(_job_id: str) -> None:
+    """Takes note of nothing: without a limit on open jobs nobody waits for one to end."""
+
+
+@asynccontextmanager
+async def _first_error() -> AsyncIterator[None]:
+    """Lets the first error of a group of tasks through as itself: the others only followed from it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):  # a stage may have a group of its own
+            first = first.exceptions[0]
+        raise first from group

@@ -1,0 +1,201 @@
+"""What the engine tells whoever watches: typed values, a chunk or a wait at a time, never an id at a time.
+
+Logs, the progress display and tests are observers. A wait is announced before it begins. Observers are
+called on the event loop, in order; they must return at once and an exception of theirs ends the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from bulkjobs.model import Cause, JobRecord, JobState, RunSummary
+
+__all__ = [
+    "AttemptNotApplied",
+    "ChunkAccepted",
+    "ChunkHeld",
+    "ChunkPlanned",
+    "ChunkRefused",
+    "Event",
+    "JobChanged",
+    "LimitLearned",
+    "LockedOut",
+    "LockoutEnded",
+    "Observer",
+    "PollFailed",
+    "RunFinished",
+    "RunStarted",
+    "SlotsFull",
+    "SourceProgress",
+    "Stopping",
+    "TokenRefreshed",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A run begins or goes on."""
+
+    run_id: str
+    run_dir: str
+    resumed: bool
+    held_at_start: int
+    """Chunks that the last session left in flight: their outcome is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceProgress:
+    """Another block of input was read. Counts are over the whole run."""
+
+    source: str
+    position_bytes: int
+    size_bytes: int | None
+    """None when the size is not known (a pipe, an iterable)."""
+    read: int
+    invalid: int
+    duplicate: int
+    finished: bool
+    """The last source was read to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkPlanned:
+    """A chunk was cut, or met again on a resumed run, and waits for its turn."""
+
+    chunk: int
+    ids: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkAccepted:
+    """The server made a job of a chunk, and the ledger holds it."""
+
+    record: JobRecord
+    elapsed_s: float
+    remark: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRefused:
+    """The server wants none of a chunk; its ids are in a file to be fed again."""
+
+    chunk: int
+    ids: int
+    reason: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkHeld:
+    """The outcome of a chunk is unknown; it will not be sent again by itself."""
+
+    chunk: int
+    ids: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptNotApplied:
+    """An attempt had no effect and the chunk waits to go out again."""
+
+    chunk: int
+    attempt: int
+    cause: Cause
+    reason: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedOut:
+    """The account is locked out: nothing is sent before `until_utc` (which may move later)."""
+
+    until_utc: float
+    wait_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockoutEnded:
+    """The first request after a lock-out was let through by the server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitLearned:
+    """A lock-out below the configured limit taught a lower one."""
+
+    requests: int
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsFull:
+    """The server runs as many jobs as it allows; submitting waits for one to end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobChanged:
+    """A job was seen in another state."""
+
+    job_id: str
+    state: JobState
+    word: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollFailed:
+    """A job could not be asked for; that says nothing about the job."""
+
+    job_id: str
+    reason: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRefreshed:
+    """A new access token is in use."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """No more chunks are sent; answers in flight are still recorded."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """The session is over."""
+
+    summary: RunSummary
+
+
+Event = (
+    RunStarted
+    | SourceProgress
+    | ChunkPlanned
+    | ChunkAccepted
+    | ChunkRefused
+    | ChunkHeld
+    | AttemptNotApplied
+    | LockedOut
+    | LockoutEnded
+    | LimitLearned
+    | SlotsFull
+    | JobChanged
+    | PollFailed
+    | TokenRefreshed
+    | Stopping
+    | RunFinished
+)
+
+
+class Observer(Protocol):
+    """Receives events."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Takes one event; returns at once."""

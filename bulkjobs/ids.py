@@ -1,0 +1,61 @@
+"""What an id is: one to nineteen ASCII digits, the first not a zero.
+
+The rule is stricter than `int()` on purpose. `007`, `+5`, `1_2` or `٣` name another contact than the
+text says, or none, and every id that goes out is paid for. So an id is never repaired, only trimmed of
+the blanks around it; whatever else is wrong with it, it is reported and stays at home.
+
+Nineteen digits always fit an unsigned 64-bit integer, which is how the set of ids already met holds them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["BLANKS", "MAX_DIGITS", "fault_of", "shown"]
+
+MAX_DIGITS: Final = 19
+"""2**63 has nineteen digits; no public sample of an integer id has more than eight (api.md 7)."""
+
+BLANKS: Final = b" \t"
+"""What is taken off around an id. Other white space is a fault: in a list of ids it is an accident."""
+
+_ID = re.compile(rb"[1-9][0-9]{0,18}")
+_SHOWN_CHARACTERS: Final = 200
+
+
+def fault_of(text: bytes) -> str | None:
+    """Says why a piece of input, with the blanks around it taken off, is not an id; None when it is one.
+
+    Args:
+        text: the bytes between two separators, not empty.
+
+    Returns:
+        A reason in words that a person can act on, or None.
+    """
+    if _ID.fullmatch(text):
+        return None
+    if text.isdigit():  # bytes.isdigit knows ASCII digits only
+        if len(text.lstrip(b"0")) > MAX_DIGITS or len(text) > MAX_DIGITS:
+            return f"more than {MAX_DIGITS} digits"
+        return "zero is not an id" if not text.strip(b"0") else "leading zero"
+    if b"\x00" in text or text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "NUL byte or byte order mark: is the source UTF-16? Convert it to UTF-8"
+    if b"\r" in text:
+        return "carriage return that ends no line: are lines ended by CR alone? Convert them to LF"
+    if not text.isascii():
+        return "not an ASCII digit: other digits, a no-break space or an invisible character"
+    if text[:1] in b"+-" and text[1:].isdigit():
+        return "signed number"
+    if any(byte in b" \t" for byte in text):
+        return "blank inside: separate ids by a newline or a comma"
+    return "not a number"
+
+
+def shown(text: bytes) -> str:
+    """Gives a piece of input as printable text: other bytes escaped, cut at 200 characters."""
+    escaped = text[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in escaped)
+    if len(printable) <= _SHOWN_CHARACTERS and len(text) <= 4 * _SHOWN_CHARACTERS:
+        return printable
+    return printable[: _SHOWN_CHARACTERS - 1] + "…"

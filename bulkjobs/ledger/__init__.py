@@ -1,0 +1,37 @@
+"""The durable account of a run: every chunk, attempt and job, in one SQLite file with one writer."""
+
+from bulkjobs.ledger.ledger import Ledger, new_run_id, read_run
+from bulkjobs.ledger.lock import LOCK_NAME
+from bulkjobs.ledger.queries import summarise, timestamp
+from bulkjobs.ledger.schema import DATABASE_NAME, SCHEMA_VERSION
+from bulkjobs.ledger.values import (
+    AccountState,
+    ChunkRow,
+    Counts,
+    OpenJob,
+    RunRow,
+    RunSnapshot,
+    SourceRow,
+    StateCount,
+    VerdictRow,
+)
+
+__all__ = [
+    "DATABASE_NAME",
+    "LOCK_NAME",
+    "SCHEMA_VERSION",
+    "AccountState",
+    "ChunkRow",
+    "Counts",
+    "Ledger",
+    "OpenJob",
+    "RunRow",
+    "RunSnapshot",
+    "SourceRow",
+    "StateCount",
+    "VerdictRow",
+    "new_run_id",
+    "read_run",
+    "summarise",
+    "timestamp",
+]

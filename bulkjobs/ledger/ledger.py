@@ -1,0 +1,440 @@
+"""The ledger of a run: the only source of truth about every chunk, attempt and job.
+
+Who calls what, in the life of a chunk: `plan`, then for each attempt `begin_attempt` before the first byte can
+leave and `end_attempt` when the outcome is known, then `deliver` once every sink has the record. An `async` method
+returns when its change is durable; the others queue it in order and report a failure through every later call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from bulkjobs.errors import BulkJobsError, InternalError, LedgerError
+from bulkjobs.ledger import queries
+from bulkjobs.ledger.lock import RunLock, lock_owner, refuse_network_filesystem
+from bulkjobs.ledger.operations import BEGIN_ATTEMPT, DELIVER, END_ATTEMPT, PLAN, RECORD_UNSENT
+from bulkjobs.ledger.schema import DATABASE_NAME, Database, open_for_reading, open_for_writing
+from bulkjobs.ledger.values import AccountState, ChunkRow, Counts, RunRow, RunSnapshot, SourceRow, VerdictRow
+from bulkjobs.ledger.writer import CALL, Writer
+from bulkjobs.lifecycle import check_transition
+from bulkjobs.model import (
+    Chunk,
+    ChunkState,
+    Evidence,
+    JobRecord,
+    JobState,
+    JobStatus,
+    NotApplied,
+    Phase,
+    RequestKind,
+    Tally,
+    Verdict,
+)
+from bulkjobs.ports import Clock
+
+__all__ = ["Ledger", "new_run_id", "read_run"]
+
+_CRASHED: Final = "the process ended while this chunk was being sent"
+_ENDS: Final = tuple(state.value for state in JobState if state.terminal)
+_JOB_SEEN: Final = (
+    "UPDATE job SET state = ?, word = ?, processed = coalesce(?, processed), seen_utc = ?"  # noqa: S608 - question marks
+    f" WHERE job_id = ? AND state NOT IN ({', '.join('?' * len(_ENDS))})"
+)
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32 in lower case: sorts like the number and has no letters that look like digits."""
+
+
+def new_run_id(utc: float, chance: int) -> str:
+    """Makes the name of a run: 20 letters and digits that sort by time.
+
+    Args:
+        utc: Unix seconds; the first ten characters hold them in milliseconds.
+        chance: a random number of 50 bits, in the last ten.
+    """
+    number = (int(utc * 1000) << 50) | chance
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(95, -1, -5))
+
+
+class Ledger:
+    """Is the durable account of one run. Its methods belong to the event loop that opened it."""
+
+    def __init__(self, writer: Writer, lock: RunLock, clock: Clock, run: RunRow | None) -> None:
+        self._writer = writer
+        self._lock = lock
+        self._clock = clock
+        self._run = run
+        self._session: int | None = None
+        self._begun: set[tuple[int, int]] = set()
+        """Attempts in flight, as far as this process has told the ledger: chunk and number."""
+
+    @classmethod
+    async def open(cls, run_dir: Path, *, clock: Clock) -> Ledger:
+        """Opens the ledger of a run directory, making both when they are not there.
+
+        Raises:
+            LedgerLocked: another process works on the run; it is named.
+            LedgerError: the ledger cannot be used; the message says why.
+        """
+        _make_private(run_dir)
+        refuse_network_filesystem(run_dir)
+        lock = RunLock(run_dir)
+        try:
+            path = run_dir / DATABASE_NAME
+            writer = Writer(f"The ledger {path}", lambda: open_for_writing(path))
+            try:
+                await writer.start()
+                return cls(writer, lock, clock, await writer.call(queries.run_row))
+            except BaseException:
+                with contextlib.suppress(LedgerError):  # the same one, once more
+                    await writer.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+
+    async def close(self) -> None:
+        """Writes what is queued and lets go of the run.
+
+        Guarantees:
+            The lock is given back only when nothing can be written any more, also when this is cancelled.
+
+        Raises:
+            LedgerError: something that was queued could not be written.
+        """
+        try:
+            await self._writer.close()
+        finally:
+            self._lock.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except LedgerError:
+            if error is None:  # else it would hide what went wrong first
+                raise
+
+    # The run
+
+    @property
+    def run(self) -> RunRow | None:
+        """Is what this run is; None until `create_run`."""
+        return self._run
+
+    async def create_run(self, identity: Mapping[str, object]) -> RunRow:
+        """Makes the run of this ledger, with a fresh id and nonce key.
+
+        Args:
+            identity: what must be the same in every session, as JSON values; `endpoint` must be among it.
+
+        Raises:
+            InternalError: the run was made before, or has no endpoint.
+        """
+        if not isinstance(identity.get("endpoint"), str):
+            raise InternalError("A run without an endpoint cannot be made.")
+        now = self._clock.utc()
+        row = RunRow(
+            run_id=new_run_id(now, secrets.randbits(50)),
+            created_utc=now,
+            nonce_key=secrets.token_bytes(16),
+            identity=dict(identity),
+            source_finished=False,
+        )
+        values = (row.run_id, row.created_utc, row.nonce_key, json.dumps(row.identity))
+
+        def create(database: Database) -> None:
+            database.execute(
+                "INSERT INTO run (number, run_id, created_utc, nonce_key, identity) VALUES (1, ?, ?, ?, ?)",
+                values,
+            )
+
+        await self._writer.call(create)
+        self._run = row
+        return row
+
+    def record_source(self, position: int, name: str, fingerprint: str | None, *, spooled: bool) -> None:
+        """Records what a source is, in its place from 0; doing so again replaces what stood there."""
+        self._execute(
+            "INSERT OR REPLACE INTO source (position, name, fingerprint, spooled) VALUES (?, ?, ?, ?)",
+            position,
+            name,
+            fingerprint,
+            spooled,
+        )
+
+    def source_spooled(self, position: int, spooled_bytes: int, *, complete: bool) -> None:
+        """Queues how much of the copy of a source is on the disk, in order before the chunks cut from it."""
+        self._execute(
+            "UPDATE source SET spooled_bytes = ?, complete = ? WHERE position = ?",
+            spooled_bytes,
+            complete,
+            position,
+        )
+
+    async def sources(self) -> list[SourceRow]:
+        """Gives the sources in their order."""
+        return await self._writer.call(queries.sources)
+
+    async def finish_source(self, tail: Tally) -> None:
+        """Records that the last source was read to its end, and what stood behind the last chunk."""
+
+        def finish(database: Database) -> None:
+            database.execute(
+                "UPDATE run SET source_finished = 1, tail_invalid = ?, tail_duplicate = ?",
+                (tail.invalid, tail.duplicate),
+            )
+
+        run = self._known_run()
+        await self._writer.call(finish)
+        self._run = replace(run, source_finished=True)
+
+    def _known_run(self) -> RunRow:
+        if self._run is None:
+            raise InternalError("The ledger has no run yet.")
+        return self._run
+
+    def _execute(self, sql: str, *parameters: object) -> None:
+        """Queues one statement without waiting."""
+        self._writer.post(CALL, lambda database: database.execute(sql, parameters))
+
+    # Sessions
+
+    async def begin_session(self) -> int:
+        """Begins a session; chunks that an earlier one left in flight are held from now on.
+
+        Returns:
+            How many these are.
+
+        Raises:
+            InternalError: a session of this ledger is open.
+        """
+        if self._session is not None:
+            raise InternalError("A session is open already.")
+        now = self._clock.utc()
+        self._session, held = await self._writer.call(lambda database: _begin_session(database, now))
+        return held
+
+    async def end_session(self, exit_code: int, stop_reason: str | None) -> None:
+        """Ends the session that `begin_session` began, and says how.
+
+        Raises:
+            InternalError: none is open.
+        """
+        if self._session is None:
+            raise InternalError("No session is open.")
+        values = (self._clock.utc(), exit_code, stop_reason, self._session)
+
+        def end(database: Database) -> None:
+            database.execute(
+                "UPDATE session SET ended_utc = ?, exit_code = ?, stop_reason = ? WHERE number = ?", values
+            )
+
+        await self._writer.call(end)
+        self._session = None
+
+    # Chunks
+
+    def plan(self, chunk: Chunk) -> None:
+        """Queues a new chunk as planned, without waiting: losing it with the process costs nothing."""
+        self._writer.post(PLAN, chunk)
+
+    async def begin_attempt(self, ordinal: int, attempt: int) -> None:
+        """Records that the bytes of a chunk are about to leave.
+
+        Guarantees:
+            When it returns, the intent survives a crash and a power failure.
+
+        Raises:
+            InternalError: the chunk is not planned, or another attempt of it is in flight.
+        """
+        self._begun.add((ordinal, attempt))
+        try:
+            await self._writer.do(BEGIN_ATTEMPT, (ordinal, attempt, self._clock.utc()))
+        except BulkJobsError:
+            self._begun.discard((ordinal, attempt))
+            raise
+
+    async def end_attempt(self, ordinal: int, attempt: int, evidence: Evidence, verdict: Verdict) -> Verdict:
+        """Records what became of an attempt and moves its chunk.
+
+        An attempt that never began is proved not sent: its evidence is kept and the chunk stays planned.
+
+        Returns:
+            The verdict that stands: an acceptance with a job that belongs to another chunk becomes unknown.
+
+        Raises:
+            InternalError: the attempt has ended before, or claims to have been sent without having begun.
+        """
+        row = (ordinal, attempt, evidence, verdict)
+        if (ordinal, attempt) in self._begun:
+            self._begun.discard((ordinal, attempt))
+            return await self._writer.do(END_ATTEMPT, row)
+        if evidence.phase >= Phase.HEADERS_SENT or not isinstance(verdict, NotApplied):
+            raise InternalError(
+                f"Attempt {attempt} of chunk {ordinal} was sent and is not recorded as in flight."
+            )
+        return await self._writer.do(RECORD_UNSENT, row)
+
+    async def deliver(self, ordinals: Sequence[int], positions: Mapping[str, int | None]) -> None:
+        """Records that every sink has the records of these chunks, and how far each sink has got, in one step.
+
+        Raises:
+            InternalError: one of the chunks is not accepted; none was moved.
+        """
+        await self._writer.do(DELIVER, (ordinals, positions))
+
+    async def sink_positions(self) -> dict[str, int | None]:
+        """Gives the position of each sink as `deliver` left it."""
+        return await self._writer.call(queries.sink_positions)
+
+    # The account
+
+    async def begin_request(self, kind: RequestKind) -> int:
+        """Records durably that a request other than a submit is about to leave, and gives its number."""
+        values = (kind.value, self._clock.utc())
+
+        def begin(database: Database) -> int:
+            cursor = database.execute("INSERT INTO request (kind, started_utc) VALUES (?, ?)", values)
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+        return await self._writer.call(begin)
+
+    def end_request(self, number: int, status: int | None) -> None:
+        """Records when a request ended, without waiting; the status is None when there was no answer."""
+        self._execute(
+            "UPDATE request SET ended_utc = ?, status = ? WHERE number = ?", self._clock.utc(), status, number
+        )
+
+    def lockout(self, until_utc: float, reason: str) -> None:
+        """Records a lock-out, or that the present one lasts longer. It never gets shorter."""
+        now = self._clock.utc()
+
+        def record(database: Database) -> None:
+            extended = database.execute(
+                "UPDATE lockout SET until_utc = max(until_utc, ?), reason = ? WHERE until_utc > ?",
+                (until_utc, reason, now),
+            ).rowcount
+            if not extended:
+                database.execute(
+                    "INSERT INTO lockout (began_utc, until_utc, reason) VALUES (?, ?, ?)",
+                    (now, until_utc, reason),
+                )
+
+        self._writer.post(CALL, record)
+
+    def learn_limit(self, count: int) -> None:
+        """Records how many requests a window of the account bears, as a lock-out has taught."""
+        self._execute("UPDATE run SET learned_limit = ?", count)
+
+    async def account_state(self, since_utc: float) -> AccountState:
+        """Gives what a new session must know of the account before its first request.
+
+        Args:
+            since_utc: requests that began or ended since then are given. One whose end was never recorded
+                counts by its begin alone, so subtract the longest time a request may take.
+        """
+        return await self._writer.call(lambda database: queries.account_state(database, since_utc))
+
+    def job_seen(self, status: JobStatus) -> None:
+        """Records what the server says of a job. An end is final; a job of somebody else changes nothing."""
+        self._execute(
+            _JOB_SEEN,
+            *(status.state.value, status.word, status.processed, self._clock.utc()),
+            *(status.job_id, *_ENDS),
+        )
+
+    # Questions
+
+    async def chunk_rows(self, after: int, limit: int) -> list[ChunkRow]:
+        """Gives up to `limit` chunks behind ordinal `after`, in order."""
+        return await self._writer.call(lambda database: queries.chunk_rows(database, after, limit))
+
+    async def last_ordinal(self, state: ChunkState) -> int:
+        """Gives the ordinal of the last chunk in a state, 0 when there is none."""
+        return await self._writer.call(lambda database: queries.last_ordinal(database, state))
+
+    async def undelivered(self, after: int, limit: int) -> list[JobRecord]:
+        """Gives up to `limit` records of accepted chunks behind ordinal `after` that not every sink has, in order.
+
+        Guarantees:
+            The record of a chunk is the same every time.
+        """
+        run = self._known_run()
+        return await self._writer.call(lambda database: queries.undelivered(database, run, after, limit))
+
+    async def held(self, after: int, limit: int) -> list[VerdictRow]:
+        """Gives up to `limit` held chunks behind ordinal `after`, in order, with their evidence."""
+        return await self._writer.call(
+            lambda database: queries.verdict_rows(database, ChunkState.HELD, after, limit)
+        )
+
+    async def refused(self, after: int, limit: int) -> list[VerdictRow]:
+        """Gives up to `limit` refused chunks behind ordinal `after`, in order, with their evidence."""
+        return await self._writer.call(
+            lambda database: queries.verdict_rows(database, ChunkState.REFUSED, after, limit)
+        )
+
+    async def counts(self) -> Counts:
+        """Counts everything; about a second for a million chunks."""
+        now = self._clock.utc()
+        return await self._writer.call(lambda database: queries.counts(database, now))
+
+
+def read_run(run_dir: Path) -> RunSnapshot:
+    """Reads a run as it is at this moment, without a lock, also while another process works on it.
+
+    Raises:
+        LedgerError: there is no ledger, or it cannot be read.
+    """
+    database = open_for_reading(run_dir / DATABASE_NAME)
+    try:
+        return queries.snapshot(database, lock_owner(run_dir))
+    finally:
+        database.close()
+
+
+def _begin_session(database: Database, now: float) -> tuple[int, int]:
+    check_transition(ChunkState.SENDING, ChunkState.HELD)
+    database.execute(
+        "UPDATE session SET ended_utc = max(started_utc, coalesce(?, started_utc)),"
+        " stop_reason = 'the process ended without closing the run' WHERE ended_utc IS NULL",
+        (queries.last_activity_utc(database),),
+    )
+    database.execute("UPDATE attempt SET verdict = 'unknown', reason = ? WHERE verdict IS NULL", (_CRASHED,))
+    held = database.execute("UPDATE chunk SET state = 'held' WHERE state = 'sending'").rowcount
+    number = database.execute("INSERT INTO session (started_utc) VALUES (?)", (now,)).lastrowid
+    assert number is not None
+    return number, held
+
+
+def _make_private(run_dir: Path) -> None:
+    """Makes the run directory for its owner only, durably. One that exists keeps the mode its owner gave it."""
+    if run_dir.is_dir():
+        return
+    if run_dir.exists():
+        raise LedgerError(f"The run directory {run_dir} is a file. Choose another with --run.")
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(mode=0o700)
+    except OSError as error:
+        raise LedgerError(f"The run directory {run_dir} cannot be made: {error.strerror}.") from error
+    run_dir.chmod(0o700)  # the mode given to mkdir() is cut by the umask
+    # A new directory outlives a power failure only once its entry in the one above is on the disk.
+    fd = os.open(run_dir.parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

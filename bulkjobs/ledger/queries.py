@@ -1,0 +1,331 @@
+"""What a ledger answers. Every figure is counted from the rows when asked for: no counter is kept beside them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from bulkjobs.ledger.schema import Database
+from bulkjobs.ledger.values import (
+    AccountState,
+    ChunkRow,
+    Counts,
+    OpenJob,
+    RunRow,
+    RunSnapshot,
+    SourceRow,
+    StateCount,
+    VerdictRow,
+)
+from bulkjobs.model import (
+    Cause,
+    ChunkState,
+    JobId,
+    JobRecord,
+    JobState,
+    Phase,
+    RequestKind,
+    RunSummary,
+    Tally,
+)
+
+__all__ = [
+    "account_state",
+    "chunk_rows",
+    "counts",
+    "last_activity_utc",
+    "last_ordinal",
+    "run_row",
+    "sink_positions",
+    "snapshot",
+    "sources",
+    "summarise",
+    "timestamp",
+    "undelivered",
+    "verdict_rows",
+]
+
+_TOO_MANY_REQUESTS: Final = 429
+
+
+def timestamp(utc: float) -> str:
+    """Writes Unix seconds as RFC 3339 in UTC with milliseconds, e.g. "2026-01-31T12:00:00.250Z"."""
+    return datetime.fromtimestamp(utc, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def run_row(database: Database) -> RunRow | None:
+    """Reads what the run is, or None before it is made."""
+    row = database.execute(
+        "SELECT run_id, created_utc, nonce_key, identity, source_finished FROM run"
+    ).fetchone()
+    if row is None:
+        return None
+    run_id, created_utc, nonce_key, identity, source_finished = row
+    return RunRow(
+        run_id=run_id,
+        created_utc=created_utc,
+        nonce_key=nonce_key,
+        identity=json.loads(identity),
+        source_finished=bool(source_finished),
+    )
+
+
+def sources(database: Database) -> list[SourceRow]:
+    """Reads the sources in their order."""
+    rows = database.execute(
+        "SELECT name, fingerprint, spooled, spooled_bytes, complete FROM source ORDER BY position"
+    )
+    return [
+        SourceRow(
+            name=name,
+            fingerprint=mark,
+            spooled=bool(spooled),
+            spooled_bytes=spooled_bytes,
+            complete=bool(complete),
+        )
+        for name, mark, spooled, spooled_bytes, complete in rows
+    ]
+
+
+def sink_positions(database: Database) -> dict[str, int | None]:
+    """Reads how far each sink is known to have got."""
+    return dict(database.execute("SELECT name, position FROM sink").fetchall())
+
+
+def chunk_rows(database: Database, after: int, limit: int) -> list[ChunkRow]:
+    """Reads up to `limit` chunks behind ordinal `after`, in order."""
+    rows = database.execute(
+        "SELECT ordinal, state, digest, ids, body_bytes, invalid, duplicate,"
+        " (SELECT coalesce(max(attempt), 0) FROM attempt WHERE chunk = ordinal)"
+        " FROM chunk WHERE ordinal > ? ORDER BY ordinal LIMIT ?",
+        (after, limit),
+    )
+    return [
+        ChunkRow(
+            ordinal=ordinal,
+            state=ChunkState(state),
+            digest=digest,
+            ids=ids,
+            body_bytes=body_bytes,
+            attempts=attempts,
+            tally=Tally(invalid=invalid, duplicate=duplicate),
+        )
+        for ordinal, state, digest, ids, body_bytes, invalid, duplicate, attempts in rows
+    ]
+
+
+def last_ordinal(database: Database, state: ChunkState) -> int:
+    """Reads the ordinal of the last chunk in a state, 0 when there is none."""
+    return int(_one(database, "SELECT coalesce(max(ordinal), 0) FROM chunk WHERE state = ?", state.value))
+
+
+def undelivered(database: Database, run: RunRow, after: int, limit: int) -> list[JobRecord]:
+    """Reads up to `limit` job records that no sink has confirmed, of chunks behind ordinal `after`, in order."""
+    rows = database.execute(
+        "SELECT ordinal, digest, job_id, accepted_state, type, ids, first_id, last_id, source, attempt, accepted_utc"
+        " FROM chunk JOIN job ON job.chunk = ordinal"
+        " WHERE chunk.state = 'accepted' AND ordinal > ? ORDER BY ordinal LIMIT ?",
+        (after, limit),
+    )
+    return [
+        JobRecord(
+            run_id=run.run_id,
+            chunk=ordinal,
+            digest=digest,
+            job_id=job_id,
+            status=status,
+            type=job_type,
+            endpoint=run.endpoint,
+            ids=ids,
+            first_id=first_id,
+            last_id=last_id,
+            source=source,
+            attempt=attempt,
+            accepted_at=timestamp(accepted_utc),
+        )
+        for ordinal, digest, job_id, status, job_type, ids, first_id, last_id, source, attempt, accepted_utc in rows
+    ]
+
+
+_VERDICT_COLUMNS: Final = (
+    "digest, ids, first_id, last_id, source, line, attempt, reason, started_utc, ended_utc, phase, status, error,"
+    " content_type, job_hint"
+)
+
+
+def verdict_rows(database: Database, state: ChunkState, after: int, limit: int) -> list[VerdictRow]:
+    """Reads up to `limit` chunks in a state, behind ordinal `after`, each with the evidence of its last attempt."""
+    rows = database.execute(
+        f"SELECT ordinal, body, body_cut, {_VERDICT_COLUMNS}"  # noqa: S608 - a constant
+        " FROM chunk JOIN attempt ON attempt.chunk = ordinal"
+        " AND attempt = (SELECT max(attempt) FROM attempt WHERE chunk = ordinal)"
+        " WHERE state = ? AND ordinal > ? ORDER BY ordinal LIMIT ?",
+        (state.value, after, limit),
+    )
+    names = _VERDICT_COLUMNS.split(", ")
+    return [
+        VerdictRow(chunk=ordinal, body=body or b"", body_cut=bool(cut), **dict(zip(names, rest, strict=True)))
+        for ordinal, body, cut, *rest in rows
+    ]
+
+
+def account_state(database: Database, since_utc: float) -> AccountState:
+    """Reads what counts in the window that begins at `since_utc`, the lock-out and the open jobs."""
+    return AccountState(
+        history=_history(database, since_utc),
+        locked_until_utc=_one(database, "SELECT max(until_utc) FROM lockout"),
+        learned_limit=_one(database, "SELECT learned_limit FROM run"),
+        open_jobs=_open_jobs(database),
+    )
+
+
+# An attempt without a phase is in flight, or was when its process died: bytes may have left.
+_WIRE: Final = f"(phase IS NULL OR phase >= {int(Phase.HEADERS_SENT)})"
+_HISTORY: Final = f"""
+    SELECT started_utc, ended_utc FROM attempt WHERE ended_utc >= ? AND {_WIRE}
+    UNION ALL SELECT started_utc, NULL FROM attempt WHERE ended_utc IS NULL AND started_utc >= ?
+    UNION ALL SELECT started_utc, ended_utc FROM request WHERE ended_utc >= ?
+    UNION ALL SELECT started_utc, NULL FROM request WHERE ended_utc IS NULL AND started_utc >= ?
+    ORDER BY started_utc
+"""  # noqa: S608 - constants
+
+
+def _history(database: Database, since_utc: float) -> list[tuple[float, float | None]]:
+    return database.execute(_HISTORY, (since_utc,) * 4).fetchall()
+
+
+def _open_jobs(database: Database) -> list[OpenJob]:
+    still_open = [state.value for state in JobState if not state.terminal]
+    rows = database.execute(
+        f"SELECT job_id, chunk, state, accepted_utc FROM job"  # noqa: S608 - only question marks are put in
+        f" WHERE state IN ({', '.join('?' * len(still_open))}) ORDER BY chunk",
+        still_open,
+    )
+    return [
+        OpenJob(job_id=JobId(job_id), chunk=chunk, state=JobState(state), accepted_utc=accepted_utc)
+        for job_id, chunk, state, accepted_utc in rows
+    ]
+
+
+def counts(database: Database, now_utc: float | None) -> Counts:
+    """Counts everything.
+
+    Args:
+        database: where.
+        now_utc: until when an open session counts; None: until the last thing it recorded.
+    """
+    states = dict.fromkeys(ChunkState, StateCount())
+    tally = Tally()
+    for state, chunks, ids, invalid, duplicate in database.execute(
+        "SELECT state, count(*), sum(ids), sum(invalid), sum(duplicate) FROM chunk GROUP BY state"
+    ):
+        states[ChunkState(state)] = StateCount(chunks=chunks, ids=ids)
+        tally += Tally(invalid=invalid, duplicate=duplicate)
+    for invalid, duplicate in database.execute("SELECT tail_invalid, tail_duplicate FROM run"):
+        tally += Tally(invalid=invalid, duplicate=duplicate)
+    return Counts(
+        states=states,
+        tally=tally,
+        jobs=dict(database.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall()),
+        requests=_requests(database),
+        lockouts=_one(database, "SELECT count(*) FROM lockout"),
+        elapsed_s=_elapsed_s(database, now_utc),
+    )
+
+
+def _requests(database: Database) -> dict[str, int]:
+    requests = {kind.value: 0 for kind in RequestKind}
+    submits, throttled = database.execute(
+        f"SELECT coalesce(sum{_WIRE}, 0), coalesce(sum(cause IS ?), 0) FROM attempt",  # noqa: S608 - a constant
+        (Cause.THROTTLED.value,),
+    ).fetchone()
+    requests[RequestKind.SUBMIT.value] = submits
+    for kind, number, refused in database.execute(
+        "SELECT kind, count(*), sum(status IS ?) FROM request GROUP BY kind", (_TOO_MANY_REQUESTS,)
+    ):
+        requests[kind] = number
+        throttled += refused
+    return requests | {"throttled": throttled}
+
+
+def _elapsed_s(database: Database, now_utc: float | None) -> float:
+    until_utc = last_activity_utc(database) if now_utc is None else now_utc
+    elapsed_s: float = _one(
+        database,
+        "SELECT coalesce(sum(max(0.0, coalesce(ended_utc, ?) - started_utc)), 0.0) FROM session",
+        until_utc,
+    )
+    return elapsed_s
+
+
+def last_activity_utc(database: Database) -> float | None:
+    """Gives when the last request began or ended, or None when there was none."""
+    # Scalar subqueries, each the end of an index: max() over a union would read every row.
+    ends = [
+        f"(SELECT max(ended_utc) FROM {table}), (SELECT max(started_utc) FROM {table} WHERE ended_utc IS NULL)"  # noqa: S608 - constants
+        for table in ("attempt", "request")
+    ]
+    moments = database.execute("SELECT " + ", ".join(ends)).fetchone()
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def snapshot(database: Database, owner: str | None) -> RunSnapshot:
+    """Reads all that `status` shows, in one transaction."""
+    database.execute("BEGIN")
+    last = database.execute(
+        "SELECT exit_code, stop_reason FROM session ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    exit_code, stop_reason = last or (None, None)
+    result = RunSnapshot(
+        run=run_row(database),
+        sources=sources(database),
+        counts=counts(database, None),
+        locked_until_utc=_one(database, "SELECT max(until_utc) FROM lockout"),
+        learned_limit=_one(database, "SELECT learned_limit FROM run"),
+        open_jobs=_open_jobs(database),
+        exit_code=exit_code,
+        stop_reason=stop_reason,
+        owner=owner,
+    )
+    database.execute("COMMIT")
+    return result
+
+
+def _one(database: Database, sql: str, *parameters: float | str | None) -> Any:
+    """Gives the only column of the first row, or None when there is no row."""
+    row = database.execute(sql, parameters).fetchone()
+    return None if row is None else row[0]
+
+
+def summarise(run: RunRow, counts: Counts, exit_code: int) -> RunSummary:
+    """Derives the account of a run from its figures."""
+    accepted, refused, held, pending = (
+        _total(counts, states)
+        for states in (
+            (ChunkState.ACCEPTED, ChunkState.DELIVERED),
+            (ChunkState.REFUSED,),
+            (ChunkState.HELD,),
+            (ChunkState.PLANNED, ChunkState.SENDING),
+        )
+    )
+    settled = {"accepted": accepted, "refused": refused, "held": held, "pending": pending}
+    ids = {"invalid": counts.tally.invalid, "duplicate": counts.tally.duplicate}
+    ids |= {name: total.ids for name, total in settled.items()}
+    chunks = {name: total.chunks for name, total in settled.items()}
+    return RunSummary(
+        run_id=run.run_id,
+        endpoint=run.endpoint,
+        ids={"read": sum(ids.values()), **ids},
+        chunks={"total": sum(chunks.values()), **chunks},
+        jobs=counts.jobs,
+        requests=counts.requests,
+        lockouts=counts.lockouts,
+        elapsed_s=counts.elapsed_s,
+        exit_code=exit_code,
+    )
+
+
+def _total(counts: Counts, states: tuple[ChunkState, ...]) -> StateCount:
+    parts = [counts.states[state] for state in states]
+    return StateCount(chunks=sum(part.chunks for part in parts), ids=sum(part.ids for part in parts))

@@ -1,0 +1,242 @@
+"""What the ledger looks like on disk, and the only places that open it.
+
+Rules of this file: version 1 is what stands here; a change of it is a new version with a migration. The words
+in the `state` and `verdict` columns are those of `model`, so that a person can read the file with any SQLite tool.
+Foreign keys are left out: each row that refers to a chunk is written together with a checked move of that chunk.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+from bulkjobs.errors import LedgerError
+
+__all__ = ["DATABASE_NAME", "SCHEMA_VERSION", "Database", "open_for_reading", "open_for_writing"]
+
+DATABASE_NAME: Final = "ledger.db"
+SCHEMA_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x626A6F62
+"""Spells "bjob" in the file header, where file(1) finds it."""
+
+_OLDEST_SQLITE: Final = (3, 37, 0)
+"""STRICT tables; everything else in use is older."""
+
+_SCHEMA: Final = (
+    """CREATE TABLE run (
+        number INTEGER PRIMARY KEY CHECK (number = 1),
+        run_id TEXT NOT NULL,
+        created_utc REAL NOT NULL,
+        nonce_key BLOB NOT NULL CHECK (length(nonce_key) = 16),
+        identity TEXT NOT NULL,
+        source_finished INTEGER NOT NULL DEFAULT 0,
+        tail_invalid INTEGER NOT NULL DEFAULT 0,
+        tail_duplicate INTEGER NOT NULL DEFAULT 0,
+        learned_limit INTEGER
+    ) STRICT""",
+    """CREATE TABLE source (
+        position INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        fingerprint TEXT,
+        spooled INTEGER NOT NULL,
+        spooled_bytes INTEGER NOT NULL DEFAULT 0,
+        complete INTEGER NOT NULL DEFAULT 0
+    ) STRICT""",
+    # ended_utc of a session that crashed is filled in by the next one; its exit_code stays NULL.
+    """CREATE TABLE session (
+        number INTEGER PRIMARY KEY,
+        started_utc REAL NOT NULL,
+        ended_utc REAL,
+        exit_code INTEGER,
+        stop_reason TEXT
+    ) STRICT""",
+    """CREATE TABLE chunk (
+        ordinal INTEGER PRIMARY KEY CHECK (ordinal >= 1),
+        state TEXT NOT NULL DEFAULT 'planned'
+            CHECK (state IN ('planned', 'sending', 'accepted', 'delivered', 'refused', 'held')),
+        digest TEXT NOT NULL,
+        ids INTEGER NOT NULL CHECK (ids >= 1),
+        first_id TEXT NOT NULL,
+        last_id TEXT NOT NULL,
+        source TEXT NOT NULL,
+        line INTEGER NOT NULL,
+        body_bytes INTEGER NOT NULL,
+        invalid INTEGER NOT NULL,
+        duplicate INTEGER NOT NULL
+    ) STRICT""",
+    # Holds all that counting needs: a million chunks are counted without reading one of their rows. With the
+    # ordinal in second place it also lists the chunks of a state in input order, from any point on.
+    "CREATE INDEX chunk_state ON chunk (state, ordinal, ids, invalid, duplicate)",
+    # verdict NULL: in flight. ended_utc NULL with a verdict: the process died, nobody knows when it ended.
+    """CREATE TABLE attempt (
+        chunk INTEGER NOT NULL,
+        attempt INTEGER NOT NULL CHECK (attempt >= 1),
+        started_utc REAL NOT NULL,
+        ended_utc REAL,
+        verdict TEXT CHECK (verdict IN ('accepted', 'refused', 'not_applied', 'unknown')),
+        cause TEXT,
+        reason TEXT,
+        phase INTEGER,
+        status INTEGER,
+        error TEXT,
+        content_type TEXT,
+        retry_after TEXT,
+        connection_reused INTEGER,
+        job_hint TEXT,
+        body BLOB,
+        body_cut INTEGER,
+        PRIMARY KEY (chunk, attempt)
+    ) STRICT, WITHOUT ROWID""",
+    # The last line of defence against paying twice: no second attempt of a chunk while one is in flight.
+    "CREATE UNIQUE INDEX attempt_in_flight ON attempt (chunk) WHERE verdict IS NULL",
+    # Answers both "what counts in the window" (a range at one end) and "how many" (a scan without the evidence).
+    "CREATE INDEX attempt_time ON attempt (ended_utc, started_utc, phase, cause)",
+    """CREATE TABLE job (
+        chunk INTEGER PRIMARY KEY,
+        job_id TEXT NOT NULL UNIQUE,
+        attempt INTEGER NOT NULL,
+        accepted_utc REAL NOT NULL,
+        accepted_state TEXT NOT NULL,
+        type TEXT NOT NULL,
+        state TEXT NOT NULL,
+        word TEXT,
+        processed INTEGER,
+        seen_utc REAL
+    ) STRICT""",
+    "CREATE INDEX job_state ON job (state)",
+    """CREATE TABLE request (
+        number INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        started_utc REAL NOT NULL,
+        ended_utc REAL,
+        status INTEGER
+    ) STRICT""",
+    "CREATE INDEX request_time ON request (ended_utc, started_utc, kind, status)",
+    """CREATE TABLE lockout (
+        number INTEGER PRIMARY KEY,
+        began_utc REAL NOT NULL,
+        until_utc REAL NOT NULL,
+        reason TEXT NOT NULL
+    ) STRICT""",
+    "CREATE TABLE sink (name TEXT PRIMARY KEY, position INTEGER) STRICT, WITHOUT ROWID",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+
+class Database(Protocol):
+    """Is the part of `sqlite3.Connection` that the ledger uses; tests put a failing one in its place."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> sqlite3.Cursor:
+        """Runs one statement."""
+
+    def close(self) -> None:
+        """Ends the connection; an open transaction is rolled back."""
+
+
+def open_for_writing(path: Path) -> Database:
+    """Opens a ledger, making it when the file is new or empty. The connection belongs to the calling thread.
+
+    Raises:
+        LedgerError: SQLite is too old, or the file is no ledger, damaged, or of a newer version.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise LedgerError(
+            f"SQLite {sqlite3.sqlite_version} is too old for the ledger; 3.37.0 or newer is needed. "
+            "It comes with Python: use a newer build of it."
+        )
+    try:
+        _create_private(path)
+    except OSError as error:
+        raise LedgerError(f"The ledger {path} cannot be made: {error.strerror}.") from error
+    return _opened(f"file:{quote(str(path))}?mode=rw", path, _prepare)
+
+
+def open_for_reading(path: Path) -> Database:
+    """Opens a ledger that another process may be writing, without disturbing it.
+
+    Raises:
+        LedgerError: there is none, or it cannot be read, or it is of another version.
+    """
+    if not path.is_file():
+        raise LedgerError(f"There is no ledger at {path}. Is this the run directory?")
+    return _opened(f"file:{quote(str(path))}?mode=ro", path, _check_readable)
+
+
+def _opened(uri: str, path: Path, prepare: Callable[[sqlite3.Connection, Path], None]) -> Database:
+    database = None
+    try:
+        # Statements are the same few strings for ever; every one of them stays prepared.
+        database = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=512)
+        prepare(database, path)
+    except BaseException as error:
+        if database is not None:
+            database.close()
+        if isinstance(error, sqlite3.Error):
+            raise LedgerError(
+                f"The ledger {path} cannot be read: {error}. Put back a copy of it or choose another run."
+            ) from error
+        raise
+    return database
+
+
+def _create_private(path: Path) -> None:
+    """Makes the file before SQLite would, so that it and what SQLite puts beside it are for the owner only."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(fd, 0o600)  # the mode given to open() is cut by the umask
+    finally:
+        os.close(fd)
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    database.execute("PRAGMA trusted_schema = OFF")
+    database.execute("PRAGMA busy_timeout = 5000")
+    new = _is_new(database, path)
+    mode = database.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise LedgerError(
+            f"The ledger {path} cannot use a write-ahead log here ({mode}). Choose a local disk."
+        )
+    # NORMAL would be some times faster and may lose the last commits with the power: a lost intent pays twice.
+    database.execute("PRAGMA synchronous = FULL")
+    if sys.platform == "darwin":
+        database.execute("PRAGMA fullfsync = 1")  # fsync() there does not empty the drive's own cache
+    database.execute("PRAGMA wal_autocheckpoint = 4000")
+    database.execute("PRAGMA cache_size = -16384")
+    if new:
+        database.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            database.execute(statement)
+        database.execute("COMMIT")
+
+
+def _check_readable(database: sqlite3.Connection, path: Path) -> None:
+    database.execute("PRAGMA trusted_schema = OFF")
+    if _is_new(database, path):
+        raise LedgerError(f"The ledger {path} is empty: no run was begun in it.")
+
+
+def _is_new(database: sqlite3.Connection, path: Path) -> bool:
+    """Tells an empty database from a ledger of this version, and refuses everything else."""
+    application = database.execute("PRAGMA application_id").fetchone()[0]
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if (application, version, tables) == (0, 0, 0):
+        return True
+    if application != _APPLICATION_ID:
+        raise LedgerError(f"The file {path} is a database but no ledger. Choose another run directory.")
+    if version != SCHEMA_VERSION:
+        raise LedgerError(
+            f"The ledger {path} has format {version}; this bulkjobs knows {SCHEMA_VERSION}. "
+            "Use the version of bulkjobs that began the run, or a newer one."
+        )
+    return False

@@ -1,0 +1,156 @@
+"""What the ledger gives back: rows as values. Times in `_utc` are Unix seconds on the wall clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bulkjobs.model import ChunkState, JobId, JobState, Tally
+
+__all__ = [
+    "AccountState",
+    "ChunkRow",
+    "Counts",
+    "OpenJob",
+    "RunRow",
+    "RunSnapshot",
+    "SourceRow",
+    "StateCount",
+    "VerdictRow",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """Is what a run is: fixed when it is made, but for `source_finished`."""
+
+    run_id: str
+    created_utc: float
+    nonce_key: bytes
+    """16 random bytes from which the webhook nonces of this run are derived."""
+    identity: dict[str, object]
+    """What must not change between sessions: endpoint, chunk size and the like, as JSON values."""
+    source_finished: bool
+    """The sources were read to their end: the chunks of the run are all there are."""
+
+    @property
+    def endpoint(self) -> str:
+        """Is the name of the endpoint of all jobs of the run."""
+        return str(self.identity["endpoint"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRow:
+    """Is one source as it was when it was opened first."""
+
+    name: str
+    fingerprint: str | None
+    spooled: bool
+    """It cannot be read again; what was read of it is kept in the run directory."""
+    spooled_bytes: int
+    """How much of the kept copy is known to be durable."""
+    complete: bool
+    """The kept copy is all there is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRow:
+    """Is a planned chunk without its body."""
+
+    ordinal: int
+    state: ChunkState
+    digest: str
+    ids: int
+    body_bytes: int
+    attempts: int
+    """Number of the last attempt, 0 when there was none."""
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow:
+    """Is a held or refused chunk with the evidence of its last attempt."""
+
+    chunk: int
+    digest: str
+    ids: int
+    first_id: str
+    last_id: str
+    source: str
+    line: int
+    attempt: int
+    reason: str
+    started_utc: float
+    ended_utc: float | None
+    """None when the process ended first; then there is no phase and no answer either."""
+    phase: int | None
+    status: int | None
+    error: str | None
+    content_type: str | None
+    body: bytes
+    """The first 4 KiB of the answer."""
+    body_cut: bool
+    job_hint: JobId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenJob:
+    """Is a job whose end was not seen yet: it holds a slot."""
+
+    job_id: JobId
+    chunk: int
+    state: JobState
+    accepted_utc: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountState:
+    """Is what a new session must know of the account before its first request."""
+
+    history: list[tuple[float, float | None]]
+    """Start and end of each request that may have reached the server; the end is None when it is not known."""
+    locked_until_utc: float | None
+    """End of the last lock-out, also when it is past; None when there was none."""
+    learned_limit: int | None
+    open_jobs: list[OpenJob]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateCount:
+    """Counts the chunks in one state and the ids in them."""
+
+    chunks: int = 0
+    ids: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Is every figure of a run, taken in one transaction."""
+
+    states: dict[ChunkState, StateCount]
+    """All six states."""
+    tally: Tally
+    """Invalid and duplicate ids over all planned chunks, and behind the last one once the source is finished."""
+    jobs: dict[str, int]
+    """Jobs by the state last seen; only states that occur."""
+    requests: dict[str, int]
+    """Requests by kind, and `throttled`: those answered by a throttle."""
+    lockouts: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSnapshot:
+    """Is a run as another process sees it at one moment."""
+
+    run: RunRow | None
+    """None when the ledger exists and the run was not made yet."""
+    sources: list[SourceRow]
+    counts: Counts
+    locked_until_utc: float | None
+    learned_limit: int | None
+    open_jobs: list[OpenJob]
+    exit_code: int | None
+    """Of the last session; None while it lasts, after a crash, and before the first."""
+    stop_reason: str | None
+    owner: str | None
+    """Who works on the run now, e.g. "pid 4711 on host"; None when nobody does."""

@@ -1,0 +1,143 @@
+"""The running account that logs and progress show, added up from events."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from bulkjobs.events import (
+    AttemptNotApplied,
+    ChunkAccepted,
+    ChunkHeld,
+    ChunkRefused,
+    Event,
+    JobChanged,
+    LockedOut,
+    LockoutEnded,
+    RunFinished,
+    RunStarted,
+    SlotsFull,
+    SourceProgress,
+    Stopping,
+)
+from bulkjobs.model import Cause
+
+__all__ = ["Totals", "clock_time", "one_line"]
+
+_SUBMITTING: Final = "submitting"
+_LOCKED_OUT: Final = "locked out"
+_NO_SLOT: Final = "waiting for a job slot"
+_STOPPING: Final = "stopping"
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """Adds up events. What was read counts over the whole run, what was decided over this session."""
+
+    resumed: bool = False
+    source: str = ""
+    position_bytes: int = 0
+    size_bytes: int | None = None
+    read: int = 0
+    invalid: int = 0
+    duplicate: int = 0
+    accepted: int = 0
+    refused: int = 0
+    held: int = 0
+    all_read: bool = False
+    waits_for: str = "starting"
+    """What goes on, or what is waited for, in words."""
+    waits_until_utc: float | None = None
+    """When the wait ends, if that is known."""
+
+    def add(self, event: Event) -> None:
+        """Takes one event into account; those that change nothing here are passed over."""
+        self._count(event)
+        if isinstance(event, RunFinished):
+            self.waits_for, self.waits_until_utc = "finished", None
+        elif not self.waits_for.startswith(_STOPPING):
+            # Answers that still come in do not hide that the run is about to end.
+            self._notice(event)
+
+    def _count(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.resumed = event.resumed
+            case SourceProgress():
+                self.source, self.all_read = event.source, event.finished
+                self.position_bytes, self.size_bytes = event.position_bytes, event.size_bytes
+                self.read, self.invalid, self.duplicate = event.read, event.invalid, event.duplicate
+            case ChunkAccepted():
+                self.accepted += event.record.ids
+            case ChunkRefused():
+                self.refused += event.ids
+            case ChunkHeld():
+                self.held += event.ids
+            case _:
+                return
+
+    def _notice(self, event: Event) -> None:
+        """Follows what is waited for. An answer that was in flight ends no wait for a lock-out or a slot."""
+        waits = self.waits_for.startswith((_LOCKED_OUT, _NO_SLOT))
+        match event:
+            case LockedOut():
+                self.waits_for, self.waits_until_utc = _LOCKED_OUT, event.until_utc
+            case LockoutEnded():
+                self.waits_for, self.waits_until_utc = _SUBMITTING, None
+            case Stopping():
+                self.waits_for, self.waits_until_utc = f"{_STOPPING}: {event.reason}", None
+            case SlotsFull() if not self.waits_for.startswith(_LOCKED_OUT):
+                self.waits_for = f"{_NO_SLOT}: {event.reason}"
+            case JobChanged() if event.state.terminal and self.waits_for.startswith(_NO_SLOT):
+                self.waits_for = _SUBMITTING
+            case AttemptNotApplied(cause=Cause.NOT_SENT) if not waits:
+                self.waits_for = f"the server cannot be reached: {event.reason}"
+            case ChunkAccepted() | ChunkRefused() if not waits:
+                self.waits_for = _SUBMITTING
+            case _:
+                return
+
+    @property
+    def part_read(self) -> float | None:
+        """Is the part of the current source that was read, 0 to 1; None when its size is not known."""
+        if not self.size_bytes:
+            return None
+        return min(self.position_bytes / self.size_bytes, 1.0)
+
+    def sentence(self) -> str:
+        """Gives the figures as one line."""
+        part = self.part_read
+        place = "All sources read" if self.all_read else f"Reading {self.source or 'has not begun'}"
+        if part is not None and not self.all_read:
+            place += f" ({part:.1%})"
+        session = " in this session" if self.resumed else ""
+        return (
+            f"{place}; ids: {self.read:,} read, {self.invalid:,} invalid, {self.duplicate:,} duplicate; "
+            f"{self.accepted:,} accepted, {self.refused:,} refused, {self.held:,} held{session}."
+        )
+
+    def figures(self) -> dict[str, object]:
+        """Gives the figures as fields."""
+        return {
+            "source": self.source,
+            "position_bytes": self.position_bytes,
+            "size_bytes": self.size_bytes,
+            "read": self.read,
+            "invalid": self.invalid,
+            "duplicate": self.duplicate,
+            "accepted": self.accepted,
+            "refused": self.refused,
+            "held": self.held,
+            "waits_for": self.waits_for,
+        }
+
+
+def one_line(text: str) -> str:
+    """Gives a text with what could move a cursor or start a line escaped: reasons come from the server."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def clock_time(utc: float) -> str:
+    """Gives a time of day as clocks where this runs show it."""
+    return time.strftime("%H:%M:%S", time.localtime(utc))

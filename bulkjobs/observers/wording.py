@@ -1,0 +1,159 @@
+"""What each event says to a person, and how loud.
+
+Rules of this file: `warn` means that the run goes on by itself, `error` that a person has to look; `debug`
+is what a log for machines has in full and a log for people only in sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import assert_never
+
+from bulkjobs.events import (
+    AttemptNotApplied,
+    ChunkAccepted,
+    ChunkHeld,
+    ChunkPlanned,
+    ChunkRefused,
+    Event,
+    JobChanged,
+    LimitLearned,
+    LockedOut,
+    LockoutEnded,
+    PollFailed,
+    RunFinished,
+    RunStarted,
+    SlotsFull,
+    SourceProgress,
+    Stopping,
+    TokenRefreshed,
+)
+from bulkjobs.model import Cause, JobState
+from bulkjobs.observers.totals import clock_time
+
+__all__ = ["Level", "Saying", "say"]
+
+
+class Level(IntEnum):
+    """Is how loud a line is."""
+
+    DEBUG = 0
+    INFO = 1
+    WARN = 2
+    ERROR = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saying:
+    """Is what an event says."""
+
+    level: Level
+    text: str
+    repeats: str | None = None
+    """What it is one more of; such lines are told once, then counted."""
+
+
+_NOT_APPLIED: dict[Cause, Level] = {
+    Cause.NOT_SENT: Level.WARN,
+    Cause.THROTTLED: Level.DEBUG,  # the lock-out that follows is told
+    Cause.UNAUTHORIZED: Level.WARN,
+    Cause.SLOTS_FULL: Level.DEBUG,  # the wait that follows is told
+    Cause.NO_QUOTA: Level.ERROR,
+    Cause.MISCONFIGURED: Level.ERROR,
+    Cause.NOT_PROCESSED: Level.WARN,
+}
+
+
+def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for each kind of event
+    """Puts an event into words; None for those that only change figures."""
+    match event:
+        case SourceProgress() | ChunkPlanned():
+            return None
+        case RunStarted():
+            return _started(event)
+        case ChunkAccepted():
+            return _accepted(event)
+        case ChunkRefused():
+            reason = _ended(event.reason)
+            text = f"Chunk {event.chunk} was refused: {reason} Its {event.ids:,} ids are in {event.path}."
+            return Saying(level=Level.ERROR, text=text, repeats="refused")
+        case ChunkHeld():
+            text = f"Chunk {event.chunk} is held, {event.ids:,} ids: {_ended(event.reason)}"
+            return Saying(level=Level.ERROR, text=text, repeats="held")
+        case AttemptNotApplied():
+            return _not_applied(event)
+        case LockedOut():
+            text = (
+                f"Locked out until {clock_time(event.until_utc)} ({event.wait_s:.0f} s): {_ended(event.reason)} "
+                "Nothing is sent."
+            )
+            return Saying(level=Level.WARN, text=text, repeats="lockout")
+        case LockoutEnded():
+            return Saying(level=Level.INFO, text="The lock-out is over.")
+        case LimitLearned():
+            text = f"The account takes fewer requests than --rate: {event.requests} in {event.window_s:g} s."
+            return Saying(level=Level.WARN, text=text)
+        case SlotsFull():
+            return Saying(
+                level=Level.INFO, text=f"Waiting for a job slot: {_ended(event.reason)}", repeats="slots"
+            )
+        case JobChanged():
+            return _job(event)
+        case PollFailed():
+            text = (
+                f"Job {event.job_id} could not be asked for, which says nothing of the job: {_ended(event.reason)} "
+                f"Next try in {event.wait_s:.0f} s."
+            )
+            return Saying(level=Level.WARN, text=text, repeats="poll")
+        case TokenRefreshed():
+            return Saying(level=Level.INFO, text=f"A new access token is in use: {_ended(event.reason)}")
+        case Stopping():
+            return Saying(level=Level.ERROR, text=f"Stopping: {_ended(event.reason)} Nothing more is sent.")
+        case RunFinished():
+            return _finished(event)
+        case _:
+            assert_never(event)
+
+
+def _ended(reason: str) -> str:
+    """Gives a reason as a sentence: some come with a full stop, those of servers may not."""
+    return reason if reason.endswith((".", "!", "?")) else f"{reason}."
+
+
+def _started(event: RunStarted) -> Saying:
+    text = f"Run {event.run_id} {'goes on' if event.resumed else 'begins'} in {event.run_dir}."
+    if not event.held_at_start:
+        return Saying(level=Level.INFO, text=text)
+    text += f" {event.held_at_start} chunks were in flight when the last session ended and are held."
+    return Saying(level=Level.ERROR, text=text)
+
+
+def _accepted(event: ChunkAccepted) -> Saying:
+    record = event.record
+    text = f"Chunk {record.chunk} is job {record.job_id}, {record.ids:,} ids, after {event.elapsed_s:.2f} s."
+    if event.remark is None:
+        return Saying(level=Level.DEBUG, text=text)
+    return Saying(level=Level.WARN, text=f"{text} {event.remark}", repeats="remark")
+
+
+def _not_applied(event: AttemptNotApplied) -> Saying:
+    text = (
+        f"Attempt {event.attempt} of chunk {event.chunk} had no effect ({event.cause.value}): {_ended(event.reason)} "
+        f"Next try in {event.wait_s:.0f} s."
+    )
+    return Saying(level=_NOT_APPLIED[event.cause], text=text, repeats=event.cause.value)
+
+
+def _job(event: JobChanged) -> Saying:
+    levels = {JobState.FAILED: Level.ERROR, JobState.ABORTED: Level.ERROR, JobState.UNKNOWN: Level.WARN}
+    level = levels.get(event.state, Level.DEBUG)
+    repeats = f"job {event.state.value}" if level > Level.DEBUG else None
+    return Saying(level=level, text=f"Job {event.job_id} is {event.word}.", repeats=repeats)
+
+
+def _finished(event: RunFinished) -> Saying:
+    ids = event.summary.ids
+    counts = ", ".join(f"{ids[name]:,} {name}" for name in ids if name != "read")
+    text = f"Session over after {event.summary.elapsed_s:.1f} s: {ids.get('read', 0):,} ids read; {counts}."
+    return Saying(level=Level.INFO, text=text)

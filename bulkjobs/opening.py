@@ -1,0 +1,136 @@
+"""What a session begins with: a run, made or found, and sources that belong to it.
+
+A run is bound to what decides which ids stand in which chunk. Whoever comes back with another endpoint, chunk
+size or source is told so before anything is sent, since the alternative is to pay for ids twice or to lose some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bulkjobs.errors import ConfigError, SourceError
+from bulkjobs.ledger import Ledger, RunRow, SourceRow
+from bulkjobs.model import ChunkState
+from bulkjobs.ports import Source
+from bulkjobs.rundir import RunDir
+from bulkjobs.sources import FileSource, SpooledSource
+
+__all__ = ["OpenedSources", "is_settled", "open_run", "open_run_sources"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSources:
+    """Holds the sources of a run, each ready to be read as often as needed."""
+
+    sources: list[Source]
+    doubtful: bool
+    """One of them may not be what the run began with: its size or time differs, or it cannot tell."""
+
+
+async def open_run(ledger: Ledger, run_dir: RunDir, identity: Mapping[str, object]) -> tuple[RunRow, bool]:
+    """Makes the run, or checks that this session may continue the one that is there.
+
+    Args:
+        ledger: of the run directory.
+        run_dir: for the message.
+        identity: what may not change within a run, as JSON values. An account that is not known passes.
+
+    Returns:
+        The run, and whether it was there before.
+
+    Raises:
+        ConfigError: something of its identity is not as it was.
+    """
+    if ledger.run is None:
+        return await ledger.create_run(identity), False
+    for name, now in identity.items():
+        before = ledger.run.identity.get(name)
+        if now != before and not (name == "account" and None in (now, before)):
+            raise ConfigError(
+                f"The run in {run_dir.path} was begun with {name.replace('_', ' ')} {before!r}, not {now!r}. "
+                f"Give the same as then, or another run directory with --run."
+            )
+    return ledger.run, True
+
+
+async def open_run_sources(ledger: Ledger, run_dir: RunDir, given: Sequence[Source]) -> OpenedSources:
+    """Records the sources of a new run, or matches those given with those recorded.
+
+    Args:
+        ledger: of a run that exists.
+        run_dir: where copies of sources that cannot be read twice are.
+        given: the sources of this session; none to open again what the run recorded.
+
+    Raises:
+        ConfigError: these are not the sources of the run.
+        SourceError: a recorded source cannot be opened again.
+    """
+    known = await ledger.sources()
+    if not known:
+        for position, source in enumerate(given):
+            ledger.record_source(position, source.name, source.fingerprint, spooled=not source.repeatable)
+        known = await ledger.sources()
+    opened: Sequence[Source | None] = given
+    if not given:
+        # Once everything is settled a file may be gone: nobody asks for it.
+        opened = [] if await is_settled(ledger) else [_reopen(row) for row in known]
+    elif [row.name for row in known] != [source.name for source in given]:
+        raise ConfigError(
+            f"The run in {run_dir.path} was begun with {_names(known)}, not {_names(given)}. Give "
+            f"the same sources in the same order, or another run directory with --run."
+        )
+    pairs = list(zip(known, opened, strict=bool(opened)))
+    return OpenedSources(
+        [_repeatable(ledger, run_dir, position, *pair) for position, pair in enumerate(pairs)],
+        doubtful=any(_is_doubtful(*pair) for pair in pairs),
+    )
+
+
+async def is_settled(ledger: Ledger) -> bool:
+    """Tells whether nothing is left to do for a run, here or at any sink."""
+    if ledger.run is None or not ledger.run.source_finished:
+        return False
+    unsettled = (ChunkState.PLANNED, ChunkState.SENDING, ChunkState.ACCEPTED)
+    return not any([await ledger.last_ordinal(state) for state in unsettled])
+
+
+def _repeatable(
+    ledger: Ledger, run_dir: RunDir, position: int, row: SourceRow, source: Source | None
+) -> Source:
+    if not row.spooled:
+        assert source is not None
+        return source
+
+    def on_spooled(spooled_bytes: int, complete: bool) -> None:
+        ledger.source_spooled(position, spooled_bytes, complete=complete)
+
+    return SpooledSource(
+        row.name,
+        run_dir.spool(position),
+        upstream=source,
+        spooled_bytes=row.spooled_bytes,
+        complete=row.complete,
+        on_spooled=on_spooled,
+    )
+
+
+def _is_doubtful(row: SourceRow, source: Source | None) -> bool:
+    if row.spooled:
+        # An input given again is compared with its copy while it is read; a complete copy is not read for more.
+        return source is not None and row.complete
+    return source is not None and row.fingerprint != source.fingerprint
+
+
+def _reopen(row: SourceRow) -> Source | None:
+    """Opens a recorded source again; one that cannot be read again is there only as its copy."""
+    if row.spooled:
+        return None
+    try:
+        return FileSource(row.name)
+    except SourceError as error:
+        raise SourceError(f"{error} Resume from the folder in which the run was begun.") from error
+
+
+def _names(sources: Sequence[SourceRow] | Sequence[Source]) -> str:
+    return ", ".join(source.name for source in sources)

@@ -1,0 +1,83 @@
+"""The run directory: what each file is called, and how a file is written so that it is whole or absent.
+
+Folders are 0700 and files 0600 whatever the umask: ids and job ids are somebody's business data.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+__all__ = ["RunDir", "sync_folder", "write_all"]
+
+_FOLDER_MODE: Final = 0o700
+_FILE_MODE: Final = 0o600
+
+
+class RunDir:
+    """Names the files of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Names the folder, which the ledger makes."""
+        self.path = Path(path)
+        self.jobs = self.path / "jobs.jsonl"
+        self.invalid = self.path / "invalid.jsonl"
+        self.held = self.path / "held.jsonl"
+        self.refused = self.path / "refused"
+        self.summary = self.path / "summary.json"
+
+    def spool(self, position: int) -> Path:
+        """Names the copy of a source that cannot be read again, by its position among the sources."""
+        return self.path / f"spool-{position}.txt"
+
+    def refused_ids(self, chunk: int) -> Path:
+        """Names the file with the ids of a refused chunk."""
+        return self.refused / f"chunk-{chunk:08d}.txt"
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Writes a file of this run so that after a crash it has its old content or the new, never a part.
+
+        Raises:
+            OSError: the disk does not take it; the old content is still there. It names the file.
+        """
+        try:
+            self._replace(path, content)
+        except OSError as error:
+            error.filename = str(path)  # a failed write knows only a descriptor
+            raise
+
+    @staticmethod
+    def _replace(path: Path, content: bytes) -> None:
+        if not path.parent.exists():
+            path.parent.mkdir(mode=_FOLDER_MODE, exist_ok=True)  # another thread may have been faster
+            sync_folder(path.parent.parent)
+        temporary = path.with_name(path.name + ".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE)
+        try:
+            write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Writes all of it, because a nearly full disk takes a part without an error.
+
+    Raises:
+        OSError: the rest was not taken.
+    """
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable, not only the content behind them."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,9 @@
+"""What decides how a run goes: the table of options, their grammars, and `Settings`, the values in force."""
+
+from __future__ import annotations
+
+from bulkjobs.settings.options import OPTIONS, Option
+from bulkjobs.settings.settings import Settings, merge
+from bulkjobs.settings.values import Rate, Secret, parse_duration, parse_rate
+
+__all__ = ["OPTIONS", "Option", "Rate", "Secret", "Settings", "merge", "parse_duration", "parse_rate"]

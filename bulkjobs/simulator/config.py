@@ -1,0 +1,129 @@
+"""Everything that can be set on the simulated service, checked, with nothing limited by default."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from bulkjobs.errors import ConfigError
+from bulkjobs.simulator.faults import FaultPlan
+from bulkjobs.simulator.messages import Kind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Limit", "ServiceConfig", "Span"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """Allows `count` requests in any `window_s` simulated seconds."""
+
+    count: int
+    window_s: float
+
+    def __post_init__(self) -> None:
+        _require(self.count >= 1, f"A rate of {self.count} requests lets nothing through; give 1 or more.")
+        _require(
+            0 < self.window_s < math.inf, f"A window of {self.window_s} s is no window; give more than 0."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Is a range of simulated seconds to draw from, both ends included."""
+
+    min_s: float
+    max_s: float
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.min_s <= self.max_s < math.inf,
+            f"{self.min_s}..{self.max_s} is no range of seconds; give 0 or more, the smaller first.",
+        )
+
+
+NOTHING = Span(min_s=0.0, max_s=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceConfig:
+    """Describes the account and the behaviour of the service. All seconds are simulated seconds.
+
+    Raises:
+        ConfigError: a value makes no sense; the message says which and what it may be.
+    """
+
+    seed: int = 0
+    """Job ids, tokens, durations and faults follow from it and from the order of the requests."""
+    tokens: tuple[str, ...] = field(default=("simulator-token",), repr=False)
+    """Access tokens that are good for ever, besides those that the login hands out."""
+    client_id: str = "simulator-client"
+    client_secret: str = field(default="simulator-secret", repr=False)
+    token_ttl_s: float = 365 * 86_400.0
+    """How long a token of the login is good. Source: the vendor's sample token lives for 365 days."""
+    rate: Limit | None = None
+    """What the account may send; None for no limit."""
+    fixed_window_phase_s: float | None = None
+    """None counts over a sliding window. A number counts in fixed windows, one of which starts then."""
+    lockout_s: float = 300.0
+    """How long every request is refused once the limit was exceeded. The count then starts at zero."""
+    lockout_extends: bool = False
+    """A request during the lock-out starts the period again."""
+    counted: frozenset[Kind] = frozenset(Kind)
+    """The kinds of request that count towards the limit."""
+    retry_after: str | None = None
+    """`Retry-After` of a throttle: None sends none, `seconds` and `date` tell the truth in either form,
+    anything else is sent as it stands."""
+    max_active_jobs: int | None = None
+    """How many jobs may be accepted or processing at a time; None for no limit."""
+    slots_refusal: Literal[400, 429] = 400
+    """How a job above that is refused: InsideView's 400 or its successor's 429. Neither is a throttle."""
+    quota_ids: int | None = None
+    """Ids the account may still have processed; None for no limit."""
+    max_ids: int = 10_000
+    """Most ids in one job."""
+    queue_time: Span = NOTHING
+    """From acceptance to the start of processing; a job can be cancelled only then."""
+    job_time: Span = field(default_factory=lambda: Span(min_s=60.0, max_s=180.0))
+    """From the start of processing to the end. Source: jobs take from one minute up."""
+    job_failure_rate: float = 0.0
+    """Share of the jobs that end as `failed`."""
+    latency: Span = NOTHING
+    """From the arrival of a request to its answer. The request takes effect on arrival."""
+    faults: FaultPlan = field(default_factory=FaultPlan)
+    list_lag_s: float = 0.0
+    """How old a job must be before the job list shows it."""
+    list_newest_first: bool = False
+    """Lists from the newest job down, so that pages shift while jobs are added."""
+    books: Path | None = None
+    """File that the accepted bodies are appended to, with an index beside it; None for a temporary one."""
+
+    def __post_init__(self) -> None:
+        _require(self.token_ttl_s > 0, f"A token cannot live for {self.token_ttl_s} s; give more than 0.")
+        _require(
+            0 <= self.lockout_s < math.inf,
+            f"A lock-out of {self.lockout_s} s makes no sense; give 0 or more.",
+        )
+        _require(
+            self.max_active_jobs is None or self.max_active_jobs >= 1,
+            f"With {self.max_active_jobs} active jobs nothing is accepted; give 1 or more, or none.",
+        )
+        _require(
+            self.quota_ids is None or self.quota_ids >= 0,
+            f"A quota of {self.quota_ids} ids makes no sense; give 0 or more, or none.",
+        )
+        _require(self.max_ids >= 1, f"Jobs of at most {self.max_ids} ids make no sense; give 1 or more.")
+        _require(
+            0 <= self.job_failure_rate <= 1,
+            f"A share of {self.job_failure_rate} failing jobs makes no sense; give 0 to 1.",
+        )
+        _require(
+            0 <= self.list_lag_s < math.inf, f"A lag of {self.list_lag_s} s makes no sense; give 0 or more."
+        )

@@ -1,0 +1,75 @@
+"""Checks the body of a submission: ids as plain digits, a comma or a newline between each two."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import numpy as np
+
+from bulkjobs.simulator.messages import Refusal
+
+__all__ = ["count_ids"]
+
+_SEPARATORS: Final = b",\n"
+_MOST_DIGITS: Final = 19
+_ID: Final = re.compile(rb"[1-9][0-9]{0,18}")
+
+_FOREIGN: Final = b"x"
+# Every byte that may not stand in a body becomes the foreign one.
+_MARK_FOREIGN: Final = bytes(0x20 if byte in b"0123456789,\n" else _FOREIGN[0] for byte in range(256))
+_ZERO: Final = ord("0")
+
+
+def count_ids(body: bytes, *, max_ids: int) -> int:
+    """Counts the ids of a submission.
+
+    Strict on purpose: blanks, signs, leading zeros, empty lines (one at the end, too), carriage returns and
+    ids of more than 19 digits are refused, so that a client which sends any of them is found out.
+
+    Returns:
+        The number of ids, 1 to `max_ids`.
+
+    Raises:
+        Refusal: 400, with the first piece that is not an id, or with the number of ids allowed.
+    """
+    ids = _count_if_clean(body) if body else 0
+    if ids is None:
+        raise Refusal(
+            400, "400-107", f"Please enter a valid number for contactId. Given value is {_culprit(body)}"
+        )
+    if not 1 <= ids <= max_ids:
+        raise Refusal(
+            400,
+            "400-151",
+            f"Bulk enrichment API accepts minimum 1 and maximum {max_ids} records at a time.",
+        )
+    return ids
+
+
+def _count_if_clean(body: bytes) -> int | None:
+    """Counts the ids of a body that is not empty, or gives None when one of them is not an id.
+
+    Whole-buffer work: 90 us for 10,000 ids, where one regular expression for the grammar takes 180 us and
+    counting the separators 50 us more.
+    """
+    if _FOREIGN in body.translate(_MARK_FOREIGN):
+        return None
+    if body[0] in _SEPARATORS or body[0] == _ZERO or body[-1] in _SEPARATORS:
+        return None
+    text = np.frombuffer(body, dtype=np.uint8)
+    separators = np.flatnonzero(text < _ZERO)
+    if (text[separators + 1] == _ZERO).any():
+        return None
+    steps = np.diff(separators, prepend=-1, append=len(body))
+    if steps.min() < 2 or steps.max() > _MOST_DIGITS + 1:  # noqa: PLR2004 - an id and its separator
+        return None
+    return len(separators) + 1
+
+
+def _culprit(body: bytes) -> str:
+    """Quotes the first piece that is not an id, at most 40 bytes of it. Only a refused body pays for this."""
+    for piece in re.split(rb"[,\n]", body):
+        if not _ID.fullmatch(piece):
+            return repr(piece[:40].decode("ascii", "backslashreplace"))
+    raise AssertionError("a body of nothing but ids is never refused")

@@ -1,0 +1,129 @@
+"""Job records as JSON Lines: to a file, exactly once; to standard output, at least once."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from bulkjobs.errors import SinkError
+from bulkjobs.model import JobRecord
+from bulkjobs.rundir import sync_folder, write_all
+
+__all__ = ["JsonLinesSink", "StdoutSink"]
+
+
+class JsonLinesSink:
+    """Appends records to a file. Implements `ports.Sink`.
+
+    The position is the length of the file, which the ledger keeps in the same transaction that calls the
+    records delivered. What a crash left behind it is cut off, so each accepted chunk has exactly one line.
+    """
+
+    def __init__(self, path: Path, *, name: str | None = None) -> None:
+        """Names the file; it is opened later.
+
+        Args:
+            path: the file.
+            name: how the ledger remembers it; None for its absolute path. A file of the run directory has a name of
+                its own, so that the directory can be moved.
+        """
+        # Bytes that are no UTF-8 are legal in a file name, but not in the ledger.
+        self.name = name or "jsonl:" + os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")
+        self._path = path
+        self._descriptor = -1
+        self._position = 0
+
+    async def open(self, position: int | None) -> int:
+        """Opens the file and cuts it to `position`; a file that was there before the run is kept and appended to.
+
+        Raises:
+            SinkError: it cannot be opened, or is shorter than `position`.
+        """
+        await asyncio.to_thread(self._open, position)
+        return self._position
+
+    async def write(self, records: Sequence[JobRecord]) -> int:
+        """Appends and syncs the records; gives the new length. See `ports.Sink`."""
+        await asyncio.to_thread(self._append, _lines(records))
+        return self._position
+
+    async def close(self) -> None:
+        """Closes the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self, position: int | None) -> None:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(self._path, flags, 0o600)
+            there = os.fstat(self._descriptor).st_size
+            if position is not None and there < position:
+                raise SinkError(
+                    f"{self._path} has {there} bytes, but {position} were written to it. Put the file back."
+                )
+            self._position = there if position is None else position
+            os.ftruncate(self._descriptor, self._position)
+            os.lseek(self._descriptor, self._position, os.SEEK_SET)
+            sync_folder(self._path.parent)
+        except OSError as error:
+            reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror or error
+            raise SinkError(f"{self._path} cannot be opened for writing: {reason}.") from error
+        if position is None and there and os.pread(self._descriptor, 1, there - 1) != b"\n":
+            self._append(b"\n")  # somebody else's last line; a record must not become a part of it
+
+    def _append(self, text: bytes) -> None:
+        try:
+            write_all(self._descriptor, text)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise SinkError(f"{self._path} cannot be written: {error.strerror or error}.") from error
+        self._position += len(text)
+
+
+class StdoutSink:
+    """Writes records to standard output. Implements `ports.Sink`.
+
+    A pipe cannot be cut back: records that were written just before a crash are written again.
+    """
+
+    name = "-"
+
+    _out: BinaryIO
+
+    async def open(self, position: int | None) -> None:
+        """Takes standard output as it is now.
+
+        Raises:
+            SinkError: there is none, or it takes no bytes.
+        """
+        del position
+        out = getattr(sys.stdout, "buffer", None)
+        if out is None:
+            raise SinkError("Standard output cannot be written: there is none that takes bytes.")
+        self._out = out
+
+    async def write(self, records: Sequence[JobRecord]) -> None:
+        """Writes and flushes the records. See `ports.Sink`."""
+        await asyncio.to_thread(self._write, _lines(records))
+
+    async def close(self) -> None:
+        """Leaves standard output open."""
+
+    def _write(self, text: bytes) -> None:
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except (OSError, ValueError) as error:
+            raise SinkError(f"Standard output cannot be written: {error}.") from error
+
+
+def _lines(records: Sequence[JobRecord]) -> bytes:
+    return b"".join(orjson.dumps(record.as_dict(), option=orjson.OPT_APPEND_NEWLINE) for record in records)

@@ -1,0 +1,61 @@
+"""Where ids come from: one module a kind, all behind `ports.Source`."""
+
+from __future__ import annotations
+
+import glob
+import os.path
+from collections.abc import AsyncIterable, Iterable
+from pathlib import Path
+
+from bulkjobs.errors import SourceError
+from bulkjobs.ports import Source
+from bulkjobs.sources.objects import AsyncIterableSource, Id, IterableSource
+from bulkjobs.sources.spool import SpooledSource
+from bulkjobs.sources.text import FileSource, StdinSource
+
+__all__ = ["FileSource", "Id", "SourceLike", "SpooledSource", "open_sources"]
+
+SourceLike = str | Path | Iterable[Id] | AsyncIterable[Id] | Source
+"""A path, a glob pattern, `-` for standard input, ids, an async stream of ids, or a source of one's own."""
+
+
+def open_sources(given: Iterable[SourceLike]) -> list[Source]:
+    """Turns what a caller names into sources, in the order given; a pattern into its files, sorted.
+
+    Raises:
+        SourceError: a file is missing, unreadable or not a file, a pattern matches nothing, or standard
+            input stands twice. Nothing was read yet.
+    """
+    sources: list[Source] = []
+    for one in given:
+        sources += _sources_of(one, f"iterable {len(sources) + 1}")
+    names = [source.name for source in sources if not source.repeatable]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SourceError(f"{twice} stands twice among the sources, but can be read only once.")
+    return sources
+
+
+def _sources_of(one: SourceLike, name: str) -> list[Source]:
+    """Gives the sources behind one thing named by the caller; `name` is for what has none of its own."""
+    if isinstance(one, str) and one == "-":
+        return [StdinSource()]
+    if isinstance(one, str | Path):
+        return [FileSource(path) for path in _paths(str(one))]
+    if isinstance(one, bytes | bytearray):
+        raise SourceError("Bytes are no source: give a path, or a list of ids.")
+    if isinstance(one, Source):
+        return [one]
+    if isinstance(one, AsyncIterable):
+        return [AsyncIterableSource(one, f"async {name}")]
+    if isinstance(one, Iterable):
+        return [IterableSource(one, name)]
+    raise SourceError(f"A {type(one).__name__} is no source: give a path, ids or an async stream of ids.")
+
+
+def _paths(text: str) -> list[str]:
+    if os.path.exists(text) or not glob.has_magic(text):  # noqa: PTH110 - Path.exists raises for a very long one
+        return [text]
+    found = sorted(path for path in glob.glob(text, recursive=True) if not Path(path).is_dir())  # noqa: PTH207 - absolute patterns too
+    if not found:
+        raise SourceError(f"No file matches {text!r}.")
+    return found

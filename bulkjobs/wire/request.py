@@ -1,0 +1,133 @@
+"""Values in, requests out: the addresses, the headers and the queries of the API, written in one place.
+
+A `Request` made here reaches the wire exactly as it stands; the transport adds `Host` and the length.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from bulkjobs.errors import ConfigError
+from bulkjobs.model import JobId, Request, RequestKind
+
+if TYPE_CHECKING:
+    from bulkjobs.endpoints import Endpoint
+
+__all__ = ["AnswerFormat", "login_request", "secrets_of", "status_request", "submit_request"]
+
+AnswerFormat = Literal["json", "xml"]
+"""What the server is asked to answer in; answers are read by their content all the same."""
+
+_MEDIA_TYPES: Final[dict[AnswerFormat, str]] = {"json": "application/json", "xml": "application/xml"}
+
+_TOKEN_HEADER: Final = "accessToken"  # noqa: S105 - the name of the header, not a token
+_SECRET_PARAMETERS: Final = frozenset({"clientSecret", "webhook"})
+"""Query parameters nobody may read in a log. A webhook address carries a nonce that proves who calls."""
+
+_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
+"""Visible ASCII. RFC 9110 5.5 allows more, but no token has it, and a line break would add a header."""
+
+
+def _user_agent() -> str:
+    try:
+        return f"bulkjobs/{metadata.version('bulkjobs')}"
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return "bulkjobs/0"
+
+
+_USER_AGENT: Final = _user_agent()
+
+
+def submit_request(
+    endpoint: Endpoint,
+    *,
+    base_url: str,
+    body: bytes,
+    token: str,
+    accept: AnswerFormat,
+    webhook: str | None,
+) -> Request:
+    """Writes the request that makes a job of one chunk.
+
+    Args:
+        endpoint: the kind of job.
+        base_url: address the endpoint's path hangs under, with or without a final slash.
+        body: the ids as they go out.
+        token: access token, sent raw, without a `Bearer` prefix.
+        accept: format asked for. It is always said, as the server's own default is XML.
+        webhook: address that is to be told of the job, or None.
+
+    Raises:
+        ConfigError: the token cannot stand in a header. The message does not show it.
+
+    Source: vendor article "[POST] - Contact Details Job".
+    """
+    url = base_url.rstrip("/") + endpoint.path
+    if webhook is not None:
+        url += "?webhook=" + quote(webhook, safe="")
+    headers = (*_common_headers(token, accept), ("Content-Type", endpoint.content_type))
+    return Request(kind=RequestKind.SUBMIT, method="POST", url=url, headers=headers, body=body)
+
+
+def status_request(
+    endpoint: Endpoint, *, base_url: str, job_id: JobId, token: str, accept: AnswerFormat
+) -> Request:
+    """Writes the request that asks how one job is doing.
+
+    Raises:
+        ConfigError: the token cannot stand in a header. The message does not show it.
+
+    Source: vendor article "[GET] - Contact Details Job Status".
+    """
+    url = f"{base_url.rstrip('/')}{endpoint.path}/{quote(job_id, safe='')}"
+    return Request(kind=RequestKind.STATUS, method="GET", url=url, headers=_common_headers(token, accept))
+
+
+def login_request(*, login_url: str, client_id: str, client_secret: str) -> Request:
+    """Writes the request that mints an access token. Its address holds the client secret.
+
+    Source: vendor article "[POST] - New Token": the parameters stand in the query, and a missing
+    `Content-Type` is answered with 415.
+    """
+    query = (
+        f"clientId={quote(client_id, safe='')}&clientSecret={quote(client_secret, safe='')}&grantType=cred"
+    )
+    headers = (
+        ("Accept", _MEDIA_TYPES["json"]),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", _USER_AGENT),
+        ("Content-Type", "application/x-www-form-urlencoded"),
+    )
+    return Request(kind=RequestKind.LOGIN, method="POST", url=f"{login_url}?{query}", headers=headers)
+
+
+def secrets_of(request: Request) -> tuple[str, ...]:
+    """Gives every text of a request that must not be shown, as it stands on the wire and before encoding.
+
+    The longest stands first, so that replacing them one after the other leaves no rest of any.
+    """
+    found = {value for name, value in request.headers if name == _TOKEN_HEADER}
+    query = urlsplit(request.url).query
+    if query:
+        values = [value for name, value in parse_qsl(query) if name in _SECRET_PARAMETERS]
+        found.update(values)
+        found.update(quote(value, safe="") for value in values)
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _common_headers(token: str, accept: AnswerFormat) -> tuple[tuple[str, str], ...]:
+    if not _HEADER_SAFE.fullmatch(token):
+        raise ConfigError(
+            "The access token is empty or holds a blank, a line break or a character outside ASCII. "
+            "Give it exactly as the token endpoint printed it."
+        )
+    # `identity`: an answer is some hundred bytes, and one that is not compressed cannot be a gzip bomb.
+    return (
+        (_TOKEN_HEADER, token),
+        ("Accept", _MEDIA_TYPES[accept]),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", _USER_AGENT),
+    )

@@ -1,0 +1,293 @@
+"""The life of one chunk: from planned to accepted, refused or held.
+
+The order is the guarantee. A permit of the account comes first, then a connection; with the connection
+standing, the intent is made durable, and only then can a byte leave. The evidence is judged, the outcome is
+made durable, and only then does anyone hear of it. Whatever breaks in between leaves either a chunk that
+was never sent or one whose outcome the ledger calls unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from bulkjobs.account.auth import Authenticator
+from bulkjobs.account.gate import Gate, GateStopped, Permit, PermitWithdrawn
+from bulkjobs.backoff import delay_s
+from bulkjobs.channel import Channel
+from bulkjobs.endpoints import Endpoint
+from bulkjobs.errors import AuthError, ConfigError
+from bulkjobs.events import AttemptNotApplied, ChunkAccepted, ChunkHeld, ChunkRefused, Event
+from bulkjobs.exits import Exit
+from bulkjobs.halt import Halt
+from bulkjobs.intake import Planned
+from bulkjobs.ledger import Ledger, timestamp
+from bulkjobs.model import (
+    Accepted,
+    Cause,
+    Chunk,
+    Evidence,
+    JobRecord,
+    NotApplied,
+    Phase,
+    Refused,
+    RequestKind,
+    Unknown,
+    Verdict,
+)
+from bulkjobs.ports import Clock, Transport
+from bulkjobs.rundir import RunDir
+from bulkjobs.verdict import judge
+from bulkjobs.wire.request import AnswerFormat, submit_request
+
+__all__ = ["Submission", "Worker"]
+
+_BACKOFF_BASE_S: Final = 1.0
+_BACKOFF_CAP_S: Final = 60.0
+_MOST_NOT_PROCESSED: Final = 2
+"""421 and 425 promise that nothing happened, once; a server that keeps saying so is set up wrongly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """Holds what is the same for every chunk of a run."""
+
+    run_id: str
+    endpoint: Endpoint
+    base_url: str
+    accept: AnswerFormat
+    webhook: str | None
+    nonce_key: bytes
+
+    def webhook_of(self, chunk: int) -> str | None:
+        """Gives the webhook address for a chunk: the caller's, with a nonce that nobody can guess.
+
+        A call that comes in on it belongs to this chunk, which is the best evidence there can be. The nonce
+        is derived, so it need not be stored with each chunk.
+        """
+        if self.webhook is None:
+            return None
+        nonce = hashlib.blake2b(str(chunk).encode(), key=self.nonce_key, digest_size=16).hexdigest()
+        return f"{self.webhook}{'&' if '?' in self.webhook else '?'}bulkjobs={nonce}"
+
+
+class Worker:
+    """Sends chunks, one at a time, each until its outcome is known or known to be unknown."""
+
+    def __init__(
+        self,
+        submission: Submission,
+        *,
+        gate: Gate,
+        auth: Authenticator,
+        transport: Transport,
+        ledger: Ledger,
+        run_dir: RunDir,
+        clock: Clock,
+        halt: Halt,
+        emit: Callable[[Event], None],
+        on_job: Callable[[str], None],
+        records: Channel[JobRecord],
+        jitter: random.Random,
+    ) -> None:
+        """Makes a worker. `on_job` is told the id of every job, `records` gets its record."""
+        self._submission = submission
+        self._gate = gate
+        self._auth = auth
+        self._transport = transport
+        self._ledger = ledger
+        self._run_dir = run_dir
+        self._clock = clock
+        self._halt = halt
+        self._emit = emit
+        self._on_job = on_job
+        self._records = records
+        self._jitter = jitter
+
+    async def run(self, chunks: Channel[Planned]) -> None:
+        """Works through the channel until it ends or sending stops."""
+        async for planned in chunks:
+            try:
+                await self._settle(planned)
+            except GateStopped:
+                return
+            except AuthError as error:
+                self._halt.pull(Exit.STOPPED, str(error))
+                return
+            except ConfigError as error:  # the file of the token cannot be read (any more)
+                self._halt.pull(Exit.USAGE, str(error))
+                return
+
+    async def _settle(self, planned: Planned) -> None:
+        """Sends a chunk until nothing is left to try. A chunk that is left alone here stays planned."""
+        number, unapplied = planned.attempts, 0
+        while not self._halt.pulled:
+            number += 1
+            token = await self._auth.token()
+            verdict = await self._attempt(planned.chunk, number, token)
+            if not isinstance(verdict, NotApplied):
+                return
+            unapplied += 1
+            wait_s = self._wait_after(verdict, unapplied)
+            self._emit(
+                AttemptNotApplied(
+                    chunk=planned.chunk.ordinal,
+                    attempt=number,
+                    cause=verdict.cause,
+                    reason=verdict.reason,
+                    wait_s=wait_s,
+                )
+            )
+            if verdict.cause is Cause.UNAUTHORIZED:
+                await self._auth.refresh(token, verdict.reason)
+            if wait_s and not await self._halt.pause(wait_s):
+                return
+
+    async def _attempt(self, chunk: Chunk, number: int, token: str) -> Verdict:
+        """Makes one attempt and records its outcome before anything else can happen to the chunk."""
+        with await self._gate.admit(RequestKind.SUBMIT) as permit:
+            evidence = await self._send(chunk, number, token, permit)
+            verdict = judge(evidence)
+            # Before the disk is waited for: a lock-out must stop the other workers at once.
+            _report_end(permit, evidence, verdict)
+            if evidence.status is not None and not _is(verdict, Cause.UNAUTHORIZED):
+                self._auth.worked(token)
+            if isinstance(verdict, Refused):
+                verdict = self._kept(chunk, verdict)
+            verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, verdict)
+            if isinstance(verdict, Accepted):
+                permit.job_opened(verdict.job_id)
+            elif _is(verdict, Cause.SLOTS_FULL):
+                self._gate.slots_full(verdict.reason)
+        await self._tell(chunk, number, evidence, verdict)
+        return verdict
+
+    async def _send(self, chunk: Chunk, number: int, token: str, permit: Permit) -> Evidence:
+        """Sends the chunk once, with the intent durable before the first byte."""
+        submission = self._submission
+        request = submit_request(
+            submission.endpoint,
+            base_url=submission.base_url,
+            body=chunk.body,
+            token=token,
+            accept=submission.accept,
+            webhook=submission.webhook_of(chunk.ordinal),
+        )
+        started_utc = self._clock.utc()
+        phase = Phase.STARTED
+
+        async def intend() -> None:
+            nonlocal phase
+            permit.check()
+            phase = Phase.CONNECTED
+            await self._ledger.begin_attempt(chunk.ordinal, number)
+            permit.check()  # a lock-out may have begun while the disk was busy
+            phase = Phase.HEADERS_SENT
+
+        def cut_short(reason: str) -> Evidence:
+            return Evidence(phase=phase, started_utc=started_utc, ended_utc=self._clock.utc(), error=reason)
+
+        try:
+            return await self._transport.request(request, before_first_byte=intend)
+        except PermitWithdrawn as withdrawn:
+            return cut_short(str(withdrawn))
+        except asyncio.CancelledError:
+            if phase >= Phase.CONNECTED:
+                evidence = cut_short("cancelled while it was being sent")
+                verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, judge(evidence))
+                await self._tell(chunk, number, evidence, verdict)
+            raise
+
+    async def _tell(self, chunk: Chunk, number: int, evidence: Evidence, verdict: Verdict) -> None:
+        """Tells everyone else, now that the ledger holds it."""
+        match verdict:
+            case Accepted():
+                record = self._record(chunk, number, evidence, verdict)
+                self._on_job(verdict.job_id)
+                elapsed_s = max(0.0, evidence.ended_utc - evidence.started_utc)
+                self._emit(ChunkAccepted(record=record, elapsed_s=elapsed_s, remark=verdict.remark))
+                await self._records.send(record)
+            case Refused():
+                path = str(self._run_dir.refused_ids(chunk.ordinal))
+                self._emit(ChunkRefused(chunk=chunk.ordinal, ids=chunk.ids, reason=verdict.reason, path=path))
+            case Unknown():
+                self._emit(ChunkHeld(chunk=chunk.ordinal, ids=chunk.ids, reason=verdict.reason))
+            case NotApplied():
+                pass  # told by the caller, who knows how long it waits
+            case _:
+                assert_never(verdict)
+
+    def _wait_after(self, verdict: NotApplied, unapplied: int) -> float:
+        """Decides what follows an attempt that had no effect; gives the wait before the next, in seconds."""
+        match verdict.cause:
+            case Cause.THROTTLED | Cause.SLOTS_FULL | Cause.UNAUTHORIZED:
+                return 0.0  # the gate, or the new token, makes it wait
+            case Cause.NO_QUOTA | Cause.MISCONFIGURED:
+                self._halt.pull(Exit.STOPPED, verdict.reason)
+                return 0.0
+            case Cause.NOT_PROCESSED if unapplied >= _MOST_NOT_PROCESSED:
+                self._halt.pull(Exit.STOPPED, f"{verdict.reason} It said so again.")
+                return 0.0
+            case Cause.NOT_SENT | Cause.NOT_PROCESSED:
+                return delay_s(
+                    unapplied, base_s=_BACKOFF_BASE_S, cap_s=_BACKOFF_CAP_S, random=self._jitter.random()
+                )
+            case _:
+                assert_never(verdict.cause)
+
+    def _kept(self, chunk: Chunk, verdict: Refused) -> Verdict:
+        """Writes the ids of a refused chunk to be fed again, before the ledger calls it refused.
+
+        It blocks, for some milliseconds: a wait between answer and ledger could be cancelled, and what the server
+        said would be lost.
+
+        Returns:
+            The verdict that can stand. A chunk whose ids could not be kept goes out again in a later session.
+        """
+        path = self._run_dir.refused_ids(chunk.ordinal)
+        try:
+            self._run_dir.write(path, chunk.body + b"\n")
+        except OSError as error:
+            problem = f"{path} cannot be written: {error.strerror or error}."
+            self._halt.pull(Exit.STORAGE, problem)
+            return NotApplied(cause=Cause.NOT_PROCESSED, reason=f"{verdict.reason} But {problem}")
+        return verdict
+
+    def _record(self, chunk: Chunk, number: int, evidence: Evidence, verdict: Accepted) -> JobRecord:
+        return JobRecord(
+            run_id=self._submission.run_id,
+            chunk=chunk.ordinal,
+            digest=chunk.digest,
+            job_id=verdict.job_id,
+            status=verdict.state.value,
+            type=verdict.job_type,
+            endpoint=self._submission.endpoint.name,
+            ids=chunk.ids,
+            first_id=chunk.first_id,
+            last_id=chunk.last_id,
+            source=chunk.source,
+            attempt=number,
+            accepted_at=timestamp(evidence.ended_utc),
+        )
+
+
+def _report_end(permit: Permit, evidence: Evidence, verdict: Verdict) -> None:
+    """Tells the gate how the request ended."""
+    match verdict:
+        case NotApplied(cause=Cause.NOT_SENT):
+            permit.not_sent()
+        case NotApplied(cause=Cause.THROTTLED):
+            permit.throttled(verdict.retry_after_s, verdict.reason)
+        case Unknown() if evidence.phase < Phase.COMPLETE:
+            # Without a whole answer the server may count the request later than we gave up on it.
+            permit.lost()
+        case _:
+            permit.answered()
+
+
+def _is(verdict: Verdict, cause: Cause) -> bool:
+    return isinstance(verdict, NotApplied) and verdict.cause is cause

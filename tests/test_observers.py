@@ -1,0 +1,375 @@
+"""Logs and progress: what people and machines read of events, and that it never becomes a flood."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from typing import get_args
+
+import pytest
+from rich.console import Console
+
+from bulkjobs.events import (
+    AttemptNotApplied,
+    ChunkAccepted,
+    ChunkHeld,
+    ChunkPlanned,
+    ChunkRefused,
+    Event,
+    JobChanged,
+    LimitLearned,
+    LockedOut,
+    LockoutEnded,
+    PollFailed,
+    RunFinished,
+    RunStarted,
+    SlotsFull,
+    SourceProgress,
+    Stopping,
+    TokenRefreshed,
+)
+from bulkjobs.model import Cause, JobRecord, JobState, RunSummary
+from bulkjobs.observers import LogObserver, ProgressObserver
+from bulkjobs.observers.progress import state_line
+from bulkjobs.observers.totals import Totals, one_line
+from bulkjobs.observers.wording import Level, say
+
+NOON = 1_800_000_000.0 - 1_800_000_000.0 % 86_400 + 43_200
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch):
+    """Clocks on the wall show UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+class HandClock:
+    def __init__(self):
+        self.now = NOON
+
+    def utc(self):
+        return self.now
+
+
+def record(chunk=1, ids=10_000):
+    return JobRecord(
+        run_id="r1",
+        chunk=chunk,
+        digest="d" * 64,
+        job_id=f"job{chunk}",
+        status="accepted",
+        type="contacts",
+        endpoint="contacts",
+        ids=ids,
+        first_id="1",
+        last_id="2",
+        source="ids.txt",
+        attempt=1,
+        accepted_at="2027-01-15T12:00:00Z",
+    )
+
+
+def accepted(chunk=1, remark=None):
+    return ChunkAccepted(record=record(chunk), elapsed_s=0.5, remark=remark)
+
+
+def not_sent(attempt=1):
+    return AttemptNotApplied(
+        chunk=1, attempt=attempt, cause=Cause.NOT_SENT, reason="Connection refused.", wait_s=2.0
+    )
+
+
+def job_ended():
+    return JobChanged(job_id="job1", state=JobState.FINISHED, word="finished")
+
+
+def read(count=20_000, *, finished=False):
+    return SourceProgress(
+        source="ids.txt",
+        position_bytes=50,
+        size_bytes=200,
+        read=count,
+        invalid=3,
+        duplicate=7,
+        finished=finished,
+    )
+
+
+SUMMARY = RunSummary(
+    run_id="r1",
+    endpoint="contacts",
+    ids={"read": 10, "invalid": 1, "duplicate": 0, "accepted": 9, "refused": 0, "held": 0, "pending": 0},
+    chunks={"total": 1, "accepted": 1, "refused": 0, "held": 0, "pending": 0},
+    jobs={"finished": 1},
+    requests={"submit": 1, "throttled": 0},
+    lockouts=0,
+    elapsed_s=1.5,
+    exit_code=3,
+)
+
+EXAMPLES = [
+    RunStarted(run_id="r1", run_dir="ids.run", resumed=False, held_at_start=0),
+    read(),
+    ChunkPlanned(chunk=1, ids=10_000),
+    accepted(),
+    ChunkRefused(chunk=2, ids=10_000, reason="Bad input.", path="ids.run/refused/2.txt"),
+    ChunkHeld(chunk=3, ids=10_000, reason="Status 502."),
+    not_sent(),
+    LockedOut(until_utc=NOON + 309, wait_s=309.0, reason="Status 429."),
+    LockoutEnded(),
+    LimitLearned(requests=810, window_s=300.0),
+    SlotsFull(reason="2 of 2 are busy."),
+    job_ended(),
+    PollFailed(job_id="job1", reason="Timed out.", wait_s=10.0),
+    TokenRefreshed(reason="The old one was not taken."),
+    Stopping(reason="SIGINT was received."),
+    RunFinished(summary=SUMMARY),
+]
+
+
+class Log:
+    """A log in memory with a clock set by hand."""
+
+    def __init__(self, **options):
+        self.clock, self.stream = HandClock(), io.StringIO()
+        self.observer = LogObserver(self.stream, clock=self.clock, **options)
+
+    def __call__(self, *events, after_s=0.0):
+        """Plays events, each so many seconds after the one before; gives the new lines."""
+        begin = self.stream.tell()
+        for event in events:
+            self.clock.now += after_s
+            self.observer(event)
+        return self.stream.getvalue()[begin:].splitlines()
+
+
+# Wording
+
+
+def test_each_kind_of_event_has_an_example_here():
+    """A new event is not forgotten."""
+    assert {type(event) for event in EXAMPLES} == set(get_args(Event))
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: type(event).__name__)
+def test_every_event_is_one_line_or_none(event):
+    """And one JSON object or none, with the event's name."""
+    assert len(Log(least=Level.DEBUG)(event)) == (say(event) is not None)
+    for line in Log(format="json")(event):
+        fields = json.loads(line)
+        assert list(fields)[:3] == ["ts", "level", "event"]
+        assert fields["event"].replace("_", "") == type(event).__name__.lower()
+
+
+@pytest.mark.parametrize(
+    ("event", "level"),
+    [
+        (not_sent(), Level.WARN),
+        (LockedOut(until_utc=NOON, wait_s=1, reason="x"), Level.WARN),
+        (ChunkHeld(chunk=1, ids=1, reason="x"), Level.ERROR),
+        (ChunkRefused(chunk=1, ids=1, reason="x", path="p"), Level.ERROR),
+        (AttemptNotApplied(chunk=1, attempt=1, cause=Cause.NO_QUOTA, reason="x", wait_s=0), Level.ERROR),
+        (JobChanged(job_id="j", state=JobState.FAILED, word="failed"), Level.ERROR),
+        (JobChanged(job_id="j", state=JobState.UNKNOWN, word="odd"), Level.WARN),
+        (RunStarted(run_id="r", run_dir="d", resumed=True, held_at_start=2), Level.ERROR),
+        (accepted(remark="It says finished."), Level.WARN),
+    ],
+)
+def test_error_means_that_a_person_is_needed(event, level):
+    """And warn that the run goes on by itself."""
+    saying = say(event)
+    assert saying is not None
+    assert saying.level is level
+
+
+def test_a_line_shows_the_time_the_level_and_what_happened():
+    """In words, with the end of the wait."""
+    (line,) = Log()(LockedOut(until_utc=NOON + 309, wait_s=309.2, reason="Status 429."))
+    day = time.strftime("%Y-%m-%d", time.gmtime(NOON))
+    assert line == f"{day} 12:00:00 warn  Locked out until 12:05:09 (309 s): Status 429. Nothing is sent."
+
+
+def test_json_carries_the_record_flat():
+    """So that a log store can index it."""
+    (line,) = Log(format="json")(accepted())
+    assert json.loads(line) == {
+        "ts": time.strftime("%Y-%m-%dT12:00:00.000Z", time.gmtime(NOON)),
+        "level": "debug",
+        "event": "chunk_accepted",
+        **record().as_dict(),
+        "elapsed_s": 0.5,
+        "remark": None,
+    }
+
+
+def test_text_from_the_server_cannot_move_the_cursor_or_start_a_line():
+    """A reason is data."""
+    (line,) = Log()(ChunkHeld(chunk=1, ids=1, reason="bad\n\x1b[2Jfake line"))
+    assert r"bad\n\x1b[2Jfake line" in line
+    assert one_line("é→ ok") == "é→ ok"
+
+
+# Never a flood
+
+
+def test_accepted_chunks_are_sums_in_a_log_for_people():
+    """A thousand a second are one line in thirty seconds."""
+    log = Log(every_s=30.0)
+    lines = log(*(accepted(chunk) for chunk in range(1, 1001)), after_s=0.1)
+    assert len(lines) == 3
+    assert "accepted" in lines[-1]
+
+
+def test_sums_come_only_when_something_changed():
+    """Silence is no news."""
+    log = Log(every_s=30.0)
+    log(read())
+    assert len(log(LockoutEnded(), after_s=31.0)) == 2
+    assert len(log(LockoutEnded(), after_s=31.0)) == 1
+
+
+def test_an_outage_is_a_line_at_its_start_some_now_and_then_and_one_at_its_end():
+    """A thousand attempts in an hour and more."""
+    log = Log(every_s=30.0)
+    (first,) = log(not_sent())
+    assert "Connection refused." in first
+    lines = [line for line in log(*map(not_sent, range(2, 1001)), after_s=4.0) if "not_sent" in line]
+    assert 5 < len(lines) < 15
+    assert "more like this" in lines[0]
+    over = log(accepted(), after_s=130.0)
+    assert any("not_sent, 1,000 times in all" in line for line in over)
+    assert any("Connection refused." in line for line in log(not_sent()))
+
+
+def test_the_end_of_the_run_tells_what_was_still_counted():
+    """Nothing passed over stays unsaid."""
+    log = Log()
+    log(*map(not_sent, range(1, 6)))
+    assert any("5 times in all" in line for line in log(RunFinished(summary=SUMMARY)))
+
+
+def test_every_lockout_is_told_but_not_its_extensions():
+    """The end of one makes the next one news."""
+    log = Log()
+    locked = LockedOut(until_utc=NOON + 300, wait_s=300, reason="Status 429.")
+    assert len(log(locked, locked, locked)) == 1
+    log(LockoutEnded())
+    assert len(log(locked)) == 1
+
+
+def test_quiet_leaves_what_needs_a_person():
+    """`--quiet` is a log from ERROR up."""
+    lines = Log(least=Level.ERROR)(*EXAMPLES)
+    assert [line.split()[2] for line in lines] == ["error"] * 3
+
+
+def test_a_stream_that_broke_is_let_go():
+    """A closed terminal does not end a run."""
+
+    class Broken(io.StringIO):
+        calls = 0
+
+        def write(self, text):
+            self.calls += 1
+            raise BrokenPipeError
+
+    stream = Broken()
+    observer = LogObserver(stream, clock=HandClock())
+    observer(LockoutEnded())
+    observer(LockoutEnded())
+    assert stream.calls == 1
+
+
+# Totals and the display
+
+
+def test_totals_add_up_ids():
+    """From whatever happened to them."""
+    totals = Totals()
+    for event in EXAMPLES:
+        totals.add(event)
+    assert (totals.read, totals.invalid, totals.duplicate) == (20_000, 3, 7)
+    assert (totals.accepted, totals.refused, totals.held) == (10_000, 10_000, 10_000)
+    assert totals.part_read == 0.25
+
+
+@pytest.mark.parametrize(
+    ("events", "line"),
+    [
+        ([], "starting"),
+        ([LockedOut(until_utc=NOON + 12, wait_s=12, reason="x")], "locked out until 12:00:12 (12 s)"),
+        ([LockedOut(until_utc=NOON - 5, wait_s=12, reason="x")], "locked out until 11:59:55 (0 s)"),
+        ([LockedOut(until_utc=NOON + 12, wait_s=12, reason="x"), LockoutEnded()], "submitting"),
+        ([SlotsFull(reason="2 of 2 busy")], "waiting for a job slot: 2 of 2 busy"),
+        ([SlotsFull(reason="2 of 2 busy"), accepted()], "waiting for a job slot: 2 of 2 busy"),
+        ([SlotsFull(reason="2 of 2 busy"), job_ended()], "submitting"),
+        (
+            [LockedOut(until_utc=NOON + 12, wait_s=12, reason="x"), accepted()],
+            "locked out until 12:00:12 (12 s)",
+        ),
+        (
+            [LockedOut(until_utc=NOON + 12, wait_s=12, reason="x"), job_ended()],
+            "locked out until 12:00:12 (12 s)",
+        ),
+        ([not_sent(), accepted()], "submitting"),
+        ([not_sent()], "the server cannot be reached: Connection refused."),
+        ([Stopping(reason="SIGINT."), accepted()], "stopping: SIGINT."),
+        ([Stopping(reason="SIGINT."), RunFinished(summary=SUMMARY)], "finished"),
+    ],
+)
+def test_the_state_line_says_what_is_waited_for(events, line):
+    """And until when, if that is known."""
+    totals = Totals()
+    for event in events:
+        totals.add(event)
+    assert state_line(totals, NOON) == line
+
+
+def shown(progress, console):
+    with console.capture() as capture:
+        console.print(progress._draw())
+    return capture.get()
+
+
+def test_the_display_shows_what_was_read_and_what_became_of_it():
+    """With the part read and the rate."""
+    console, clock = (
+        Console(width=100, file=io.StringIO(), force_terminal=True, color_system=None),
+        HandClock(),
+    )
+    progress = ProgressObserver(console, clock=clock)
+    shown(progress, console)
+    for event in [read(), accepted(), LockedOut(until_utc=NOON + 60, wait_s=60, reason="x")]:
+        progress(event)
+    clock.now += 10
+    text = shown(progress, console)
+    for part in ("25.0%", "ids.txt", "20,000 read", "3 invalid", "7 duplicate", "10,000 accepted", "0 held"):
+        assert part in text
+    assert "1,000 ids/s" in text
+    assert "locked out until 12:01:00 (50 s)" in text
+
+
+def test_an_event_draws_nothing():
+    """A thousand events are a thousand additions."""
+    stream = io.StringIO()
+    progress = ProgressObserver(Console(file=stream, force_terminal=True), clock=HandClock())
+    for chunk in range(1000):
+        progress(accepted(chunk))
+    assert stream.getvalue() == ""
+
+
+def test_lines_stand_above_the_display_and_markup_in_them_is_text():
+    """A reason with brackets is not a style."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system=None, width=60)
+    with ProgressObserver(console, clock=HandClock()) as progress:
+        LogObserver(progress, clock=HandClock(), least=Level.WARN)(
+            ChunkHeld(chunk=1, ids=5, reason="[red]broken[/red] and [not closed")
+        )
+        progress(RunFinished(summary=SUMMARY))
+    assert "[red]broken[/red]" in stream.getvalue()

@@ -1,0 +1,135 @@
+"""What may go on with a run: the same sources, found to be the same before anything is sent."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from bulkjobs import Client, ConfigError, Exit, Rate, Secret, Settings, SourceChanged, SourceError
+from bulkjobs.testing import FakeTransport, VirtualClock, answered, run_virtual
+
+IDS = list(range(1, 31))
+
+
+class Server:
+    """Accepts every chunk, or gives one answer to all, and remembers what it was sent."""
+
+    def __init__(self, clock, answer):
+        self._numbers = itertools.count(1)
+        self._answer = answer
+        self.transport = FakeTransport(lambda _: self._answer or self._accept(), clock=clock)
+
+    def _accept(self):
+        job = {"jobId": f"job{next(self._numbers)}", "status": "accepted", "type": "contacts"}
+        return answered(200, json.dumps(job).encode())
+
+    @property
+    def bodies(self):
+        return [request.body for request in self.transport.requests]
+
+
+def session(run: Path, *sources, server_bodies: list | None = None, answer=None, **changes):
+    """Runs one session in a loop of its own and gives its summary."""
+
+    async def main():
+        clock = VirtualClock()
+        server = Server(clock, answer)
+        options = {"access_token": Secret("t"), "chunk_size": 10, "rate": None, "max_active_jobs": None}
+        settings = Settings(**(options | changes))
+        try:
+            return await Client(settings, run=run, transport=server.transport, clock=clock).run(*sources)
+        finally:
+            if server_bodies is not None:
+                server_bodies.extend(server.bodies)
+
+    return run_virtual(main())
+
+
+def write(path: Path, ids) -> Path:
+    path.write_text("\n".join(map(str, ids)))
+    return path
+
+
+def test_the_same_ids_again_send_nothing_and_exit_as_before(tmp_path):
+    sent: list[bytes] = []
+    for _ in range(2):
+        assert session(tmp_path / "run", IDS, server_bodies=sent).exit_code == Exit.ACCEPTED
+    assert len(sent) == 3
+
+
+@pytest.mark.parametrize(
+    "other", [[5, 6, 7], IDS[:-1], [*IDS, 31], []], ids=["other", "fewer", "more", "none"]
+)
+def test_other_ids_for_a_finished_run_are_refused_instead_of_dropped(tmp_path, other):
+    """An iterable has no name that would tell it from another; only its ids do."""
+    session(tmp_path / "run", IDS)
+    sent: list[bytes] = []
+    with pytest.raises(SourceChanged, match="--run"):
+        session(tmp_path / "run", other, server_bodies=sent)
+    assert sent == []
+
+
+def test_a_changed_file_for_a_finished_run_is_refused_with_the_chunk_named(tmp_path):
+    source = write(tmp_path / "ids.txt", IDS)
+    session(tmp_path / "run", source)
+    write(source, [*IDS[:15], 99, *IDS[16:]])
+    with pytest.raises(SourceChanged, match="chunk 2"):
+        session(tmp_path / "run", source)
+
+
+def test_a_file_that_only_got_another_time_is_found_to_be_the_same(tmp_path):
+    source = write(tmp_path / "ids.txt", IDS)
+    before = session(tmp_path / "run", source)
+    write(source, IDS)
+    assert session(tmp_path / "run", source).ids == before.ids
+
+
+def test_a_finished_run_is_resumed_without_its_source(tmp_path):
+    source = write(tmp_path / "ids.txt", IDS)
+    session(tmp_path / "run", source)
+    source.unlink()
+    assert session(tmp_path / "run").exit_code == Exit.ACCEPTED
+
+
+def test_other_sources_are_refused_by_name(tmp_path):
+    session(tmp_path / "run", write(tmp_path / "a.txt", IDS))
+    with pytest.raises(ConfigError, match=r"a\.txt.*b\.txt"):
+        session(tmp_path / "run", write(tmp_path / "b.txt", IDS))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"chunk_size": 5}, "chunk size"),
+        ({"dedupe": False}, "dedupe"),
+        ({"base_url": "https://x.example"}, "base url"),
+    ],
+)
+def test_a_run_keeps_what_decides_its_chunks(tmp_path, change, named):
+    session(tmp_path / "run", IDS)
+    with pytest.raises(ConfigError, match=named):
+        session(tmp_path / "run", IDS, **change)
+
+
+def test_limits_may_change_between_sessions(tmp_path):
+    session(tmp_path / "run", IDS)
+    assert (
+        session(tmp_path / "run", IDS, rate=Rate(count=5, period_s=60), workers=1).exit_code == Exit.ACCEPTED
+    )
+
+
+def test_there_must_be_something_to_resume(tmp_path):
+    """A folder that is no run directory gets no ledger by accident."""
+    with pytest.raises(ConfigError, match="no run"):
+        session(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recorded_file_that_is_gone_while_work_is_left_is_named(tmp_path):
+    source = write(tmp_path / "ids.txt", IDS)
+    stopped = session(tmp_path / "run", source, answer=answered(404))
+    assert stopped.exit_code == Exit.STOPPED
+    source.unlink()
+    with pytest.raises(SourceError, match=r"ids\.txt.*Resume from the folder"):
+        session(tmp_path / "run")
