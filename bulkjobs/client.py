@@ -15,7 +15,7 @@ from bulkjobs.events import Observer
 from bulkjobs.exits import Exit
 from bulkjobs.model import JobRecord, RunSummary
 from bulkjobs.ports import Clock, Sink, Transport
-from bulkjobs.rundir import RunDir
+from bulkjobs.rundir import RunDir, default_run_dir
 from bulkjobs.settings import Settings
 from bulkjobs.sinks import SinkLike, open_sink
 from bulkjobs.sinks.jsonl import JsonLinesSink
@@ -177,7 +177,7 @@ class Client:
         if self._run is None:
             if not given or not isinstance(given[0], str | Path):
                 raise ConfigError("Ids that come from no file need a run directory: give one with run=.")
-            self._run = Path("stdin.run" if given[0] == "-" else f"{given[0]}.run")
+            self._run = default_run_dir(given[0])
         run_dir = RunDir(self._run)
         sinks = [*extra, *(open_sink(spec) for spec in self._settings.sinks)]
         if default and not self._settings.sinks:

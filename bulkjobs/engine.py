@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from bulkjobs.account.auth import Authenticator, authenticator_from
+from bulkjobs.account.auth import Authenticator, authenticator_from, check_credentials
 from bulkjobs.account.gate import Gate
 from bulkjobs.api import HttpTransport
 from bulkjobs.channel import Channel
@@ -114,10 +114,12 @@ class Engine:
             LedgerError: the ledger cannot be opened, or broke.
             SourceError: a source cannot be opened again, or is not what the run began with; nothing was sent.
         """
-        if not self._sources and not (self._run_dir.path / DATABASE_NAME).exists():
-            raise ConfigError(
-                f"There is no run in {self._run_dir.path} to resume. Name the sources to begin one."
-            )
+        if not (self._run_dir.path / DATABASE_NAME).exists():
+            if not self._sources:
+                raise ConfigError(
+                    f"There is no run in {self._run_dir.path} to resume. Name the sources to begin one."
+                )
+            check_credentials(self._settings)  # before a folder is made for a run that cannot begin
         async with await Ledger.open(self._run_dir.path, clock=self._clock) as ledger:
             run, resumed = await open_run(ledger, self._run_dir, self._identity())
             opened = await open_run_sources(ledger, self._run_dir, self._sources)

@@ -39,13 +39,16 @@ class Halt:
         self._listeners.append(listener)
 
     def note(self, code: Exit, reason: str) -> None:
-        """Takes down a reason for the exit code without ending anything."""
-        if (code, reason) not in self._stops:
+        """Takes down a reason without ending anything. The first of each exit code stands.
+
+        What stops one worker stops the others a moment later, each with a reason of its own wording.
+        """
+        if code not in self.codes:
             self._stops.append((code, reason))
 
     def pull(self, code: Exit, reason: str) -> None:
-        """Ends sending. A reason that was given before is not told twice."""
-        if self.pulled and (code, reason) in self._stops:
+        """Ends sending. A second reason with the same exit code is not told."""
+        if self.pulled and code in self.codes:
             return
         self.note(code, reason)
         self._pulled.set()

@@ -19,7 +19,7 @@ import orjson
 
 from bulkjobs.channel import Channel, ChannelClosed
 from bulkjobs.chunking import Chunker, Cut
-from bulkjobs.errors import SinkError, SourceChanged
+from bulkjobs.errors import SinkError, SourceChanged, SourceError
 from bulkjobs.events import ChunkPlanned, Event, SourceProgress
 from bulkjobs.halt import Halt
 from bulkjobs.ledger import ChunkRow, Ledger
@@ -125,9 +125,9 @@ class Intake:
             return  # nothing will be sent
 
     async def _chunks(self, report: _InvalidReport | None) -> AsyncGenerator[Chunk, None]:
-        for source in self._sources:
+        for position, source in enumerate(self._sources):
             self._chunker.begin(source.name)
-            async with aclosing(source.blocks()) as blocks:
+            async with aclosing(self._blocks(position, source)) as blocks:
                 async for block in blocks:
                     if self._halt.pulled:
                         raise _HaltedError
@@ -141,6 +141,18 @@ class Intake:
         if last is not None:
             yield last
         self._progress(self._sources[-1], finished=True)
+
+    async def _blocks(self, position: int, source: Source) -> AsyncGenerator[bytes, None]:
+        try:
+            async with aclosing(source.blocks()) as blocks:
+                async for block in blocks:
+                    yield block
+        except SourceChanged:
+            raise
+        except SourceError:
+            # It will be mended, and then go on behind the chunks that were planned: they alone have to be the same.
+            self._ledger.source_broke_off(position)
+            raise
 
     async def _reported(self, cut: Cut, report: _InvalidReport | None) -> AsyncIterator[Chunk]:
         if cut.invalid and report is not None:

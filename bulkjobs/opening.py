@@ -81,6 +81,9 @@ async def open_run_sources(ledger: Ledger, run_dir: RunDir, given: Sequence[Sour
             f"the same sources in the same order, or another run directory with --run."
         )
     pairs = list(zip(known, opened, strict=bool(opened)))
+    for position, (row, mended) in enumerate(pairs):
+        if mended is not None and row.fingerprint is None and mended.fingerprint is not None:
+            ledger.record_source(position, row.name, mended.fingerprint, spooled=False)
     return OpenedSources(
         [_repeatable(ledger, run_dir, position, *pair) for position, pair in enumerate(pairs)],
         doubtful=any(_is_doubtful(*pair) for pair in pairs),
@@ -119,7 +122,8 @@ def _is_doubtful(row: SourceRow, source: Source | None) -> bool:
     if row.spooled:
         # An input given again is compared with its copy while it is read; a complete copy is not read for more.
         return source is not None and row.complete
-    return source is not None and row.fingerprint != source.fingerprint
+    # A source that broke off has none: what it was mended to is compared chunk by chunk, as far as there are chunks.
+    return source is not None and row.fingerprint not in (None, source.fingerprint)
 
 
 def _reopen(row: SourceRow) -> Source | None:

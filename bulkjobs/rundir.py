@@ -6,13 +6,15 @@ Folders are 0700 and files 0600 whatever the umask: ids and job ids are somebody
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["RunDir", "sync_folder", "write_all"]
+__all__ = ["RunDir", "default_run_dir", "sync_folder", "write_all"]
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
+_MAGIC: Final = re.compile(r"[*?\[]")
 
 
 class RunDir:
@@ -61,6 +63,20 @@ class RunDir:
             os.close(descriptor)
         temporary.replace(path)
         sync_folder(path.parent)
+
+
+def default_run_dir(source: str | Path) -> Path:
+    """Names the run directory of a command that gives none, after its first source.
+
+    Of a pattern the text counts, not its first file of today: the same command must find the same run tomorrow.
+    """
+    if source == "-":
+        return Path("stdin.run")
+    path = Path(source)
+    if path.exists() or not _MAGIC.search(str(source)):
+        return path.with_name(path.name + ".run")
+    fixed = next(parent for parent in path.parents if not _MAGIC.search(str(parent)))
+    return fixed / (re.sub(r"[*?\[\]/]+", "_", str(path.relative_to(fixed))) + ".run")
 
 
 def write_all(descriptor: int, content: bytes) -> None:

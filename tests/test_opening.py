@@ -1,6 +1,7 @@
 """What may go on with a run: the same sources, found to be the same before anything is sent."""
 
-import itertools
+import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,12 +17,12 @@ class Server:
     """Accepts every chunk, or gives one answer to all, and remembers what it was sent."""
 
     def __init__(self, clock, answer):
-        self._numbers = itertools.count(1)
         self._answer = answer
-        self.transport = FakeTransport(lambda _: self._answer or self._accept(), clock=clock)
+        self.transport = FakeTransport(lambda r: self._answer or self._accept(r.body), clock=clock)
 
-    def _accept(self):
-        job = {"jobId": f"job{next(self._numbers)}", "status": "accepted", "type": "contacts"}
+    @staticmethod
+    def _accept(body):
+        job = {"jobId": hashlib.sha256(body).hexdigest()[:20], "status": "accepted", "type": "contacts"}
         return answered(200, json.dumps(job).encode())
 
     @property
@@ -133,3 +134,36 @@ def test_a_recorded_file_that_is_gone_while_work_is_left_is_named(tmp_path):
     source.unlink()
     with pytest.raises(SourceError, match=r"ids\.txt.*Resume from the folder"):
         session(tmp_path / "run")
+
+
+def test_a_source_that_broke_off_is_mended_and_goes_on(tmp_path):
+    """The chunks planned before the break are not sent again; what stands behind them is."""
+    whole = gzip.compress(b"\n".join(b"%d" % n for n in range(1, 100_001)))
+    source = tmp_path / "ids.txt.gz"
+    source.write_bytes(whole[: len(whole) // 2])
+    sent: list[bytes] = []
+    broken = session(tmp_path / "run", source, server_bodies=sent)
+    assert (broken.exit_code, broken.ids["pending"]) == (Exit.USAGE, 0)
+    assert 0 < broken.ids["accepted"] < 100_000
+
+    source.write_bytes(whole)
+    mended = session(tmp_path / "run", source, server_bodies=sent)
+    assert (mended.exit_code, mended.ids["accepted"]) == (Exit.ACCEPTED, 100_000)
+    assert b"\n".join(sent).count(b"\n") == 99_999
+
+
+def test_a_source_mended_to_something_else_is_refused(tmp_path):
+    whole = gzip.compress(b"\n".join(b"%d" % n for n in range(1, 100_001)))
+    source = tmp_path / "ids.txt.gz"
+    source.write_bytes(whole[: len(whole) // 2])
+    session(tmp_path / "run", source)
+    source.write_bytes(gzip.compress(b"\n".join(b"%d" % n for n in range(2, 100_001))))
+    sent: list[bytes] = []
+    assert session(tmp_path / "run", source, server_bodies=sent).exit_code == Exit.USAGE
+    assert sent == []
+
+
+def test_without_credentials_no_folder_is_made(tmp_path):
+    with pytest.raises(ConfigError, match="no credentials"):
+        session(tmp_path / "run", IDS, access_token=None)
+    assert not (tmp_path / "run").exists()

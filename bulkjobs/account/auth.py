@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bulkjobs.ports import Clock, RequestLog, Transport
     from bulkjobs.settings import Settings
 
-__all__ = ["Authenticator", "GivenToken", "Login", "TokenFile", "authenticator_from"]
+__all__ = ["Authenticator", "GivenToken", "Login", "TokenFile", "authenticator_from", "check_credentials"]
 
 LOGIN_ATTEMPTS: Final = 8
 """Logins that may fail in a row for reasons that pass by themselves: with the waits below, some minutes."""
@@ -253,6 +253,19 @@ class Login(Authenticator):
             await asyncio.sleep(wait_s)
 
 
+def check_credentials(settings: Settings) -> None:
+    """Passes settings with which one can ask for something.
+
+    Raises:
+        ConfigError: there are no credentials.
+    """
+    if settings.access_token is None and settings.access_token_file is None and settings.client_id is None:
+        raise ConfigError(
+            "There are no credentials. Set BULKJOBS_ACCESS_TOKEN, or BULKJOBS_CLIENT_ID and "
+            "BULKJOBS_CLIENT_SECRET, or use --access-token-file."
+        )
+
+
 def authenticator_from(
     settings: Settings,
     *,
@@ -269,6 +282,7 @@ def authenticator_from(
     Raises:
         ConfigError: there are no credentials.
     """
+    check_credentials(settings)
     given: Authenticator | None = None
     if settings.access_token is not None:
         given = GivenToken(settings.access_token, observer)
@@ -286,11 +300,7 @@ def authenticator_from(
             observer=observer,
             clock=clock,
         )
-    if given is None:
-        raise ConfigError(
-            "There are no credentials. Set BULKJOBS_ACCESS_TOKEN, or BULKJOBS_CLIENT_ID and "
-            "BULKJOBS_CLIENT_SECRET, or use --access-token-file."
-        )
+    assert given is not None
     return given
 
 

@@ -1,4 +1,4 @@
-"""`bulkjobs demo`: a run against the simulated service, throttled and short of job slots, in half a minute.
+"""`bulkjobs demo`: a run against the simulated service, throttled and short of job slots, in ten seconds.
 
 The service runs in a process of its own and keeps books of what it accepted; at the end the run's account is
 compared with them. Its five minutes pass in three seconds. Its limit is below the one that the client is told,
@@ -60,7 +60,7 @@ def demo(
 ) -> None:
     """Submits made-up ids to a simulated service and checks the account of it.
 
-    It takes half a minute: 300,000 ids, two job slots, one lock-out.
+    It takes some ten seconds: 300,000 ids, two job slots, one lock-out.
     """
     exiting(lambda: _demo(folder))
 

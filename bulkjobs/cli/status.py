@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from bulkjobs.ledger import RunSnapshot  # sqlite comes with it
 
 __all__ = ["status"]
+
+_MOST_JOBS: Final = 10
+"""Without a limit on open jobs there is one for each accepted chunk."""
 
 
 def status(
@@ -92,11 +95,13 @@ def _rows(snapshot: RunSnapshot, now_utc: float) -> Iterator[tuple[str, str]]:
     until_utc = snapshot.locked_until_utc
     if until_utc is not None and until_utc > now_utc:
         yield "locked out", f"until {clock_time(until_utc)} ({until_utc - now_utc:.0f} s)"
-    for job in snapshot.open_jobs:
+    for job in snapshot.open_jobs[:_MOST_JOBS]:
         yield (
             "open job",
             f"{job.job_id}, chunk {job.chunk}, {job.state.value} since {clock_time(job.accepted_utc)}",
         )
+    if more := len(snapshot.open_jobs[_MOST_JOBS:]):
+        yield "", f"and {more:,} more; --json lists them all"
     yield "state", _state(snapshot)
 
 

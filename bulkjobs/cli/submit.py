@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +23,13 @@ from bulkjobs.exits import Exit
 from bulkjobs.model import RunSummary
 from bulkjobs.observers import LogObserver, ProgressObserver
 from bulkjobs.observers.wording import Level
+from bulkjobs.rundir import default_run_dir
 from bulkjobs.settings import OPTIONS, Settings, merge
 
 __all__ = ["Output", "closing", "resume", "submit", "watch", "work_on"]
 
 _STDOUT_SINK: Final = "-"
 _STOPPED_EARLY: Final = (Exit.USAGE, Exit.STOPPED, Exit.STORAGE)
-_MAGIC: Final = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ def submit(
     """
     values = merge(given, os.environ)
     run = values.get("run")
-    run_dir = run if isinstance(run, Path) else _default_run_dir(sources[0])
+    run_dir = run if isinstance(run, Path) else default_run_dir(sources[0])
     return work_on(run_dir, sources, values, again=_resume_command(run_dir, given))
 
 
@@ -171,17 +170,6 @@ def _observing(output: Output) -> Iterator[list[Observer]]:
 
 def _on_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _default_run_dir(source: str) -> Path:
-    if source == "-":
-        return Path("stdin.run")
-    path = Path(source)
-    if path.exists() or not _MAGIC.search(source):
-        return path.with_name(path.name + ".run")
-    # Of a pattern the text counts, not its first file today: the same command must find the same run tomorrow.
-    fixed = next(parent for parent in path.parents if not _MAGIC.search(str(parent)))
-    return fixed / (re.sub(r"[*?\[\]/]+", "_", str(path.relative_to(fixed))) + ".run")
 
 
 def _resume_command(run_dir: Path, given: Mapping[str, object]) -> str:

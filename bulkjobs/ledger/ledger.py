@@ -174,6 +174,10 @@ class Ledger:
             spooled,
         )
 
+    def source_broke_off(self, position: int) -> None:
+        """Queues that a source could not be read to its end: what it holds behind the chunks planned is not known."""
+        self._execute("UPDATE source SET fingerprint = NULL WHERE position = ?", position)
+
     def source_spooled(self, position: int, spooled_bytes: int, *, complete: bool) -> None:
         """Queues how much of the copy of a source is on the disk, in order before the chunks cut from it."""
         self._execute(

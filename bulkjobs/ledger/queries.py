@@ -321,7 +321,7 @@ def summarise(run: RunRow, counts: Counts, exit_code: int) -> RunSummary:
         jobs=counts.jobs,
         requests=counts.requests,
         lockouts=counts.lockouts,
-        elapsed_s=counts.elapsed_s,
+        elapsed_s=round(counts.elapsed_s, 3),
         exit_code=exit_code,
     )
 

@@ -138,10 +138,10 @@ def _accepted(event: ChunkAccepted) -> Saying:
 
 
 def _not_applied(event: AttemptNotApplied) -> Saying:
-    text = (
-        f"Attempt {event.attempt} of chunk {event.chunk} had no effect ({event.cause.value}): {_ended(event.reason)} "
-        f"Next try in {event.wait_s:.0f} s."
-    )
+    what = f"Attempt {event.attempt} of chunk {event.chunk} had no effect"
+    text = f"{what} ({event.cause.value}): {_ended(event.reason)}"
+    if event.wait_s:
+        text += f" Next try in {event.wait_s:.0f} s."
     return Saying(level=_NOT_APPLIED[event.cause], text=text, repeats=event.cause.value)
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from bulkjobs.errors import SourceError
+from bulkjobs.errors import SourceChanged, SourceError
 
 __all__ = ["FileSource", "GzipText", "StdinSource"]
 
@@ -117,7 +117,7 @@ class FileSource:
     def _check_unchanged(self, file: BinaryIO) -> None:
         now = os.fstat(file.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns):
-            raise SourceError(
+            raise SourceChanged(
                 f"{self.name} changed while it was read. What was sent stays valid; put the file back as it was "
                 f"to go on with this run, or start another run with the new one."
             )
