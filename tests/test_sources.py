@@ -360,7 +360,7 @@ async def test_a_socket_is_read_like_a_pipe():
         assert await read(StdinSource(ours.fileno())) == TEXT
 
 
-@pytest.mark.parametrize("stored", [TEXT, gzip.compress(TEXT), b""])
+@pytest.mark.parametrize("stored", [TEXT, gzip.compress(TEXT), b""], ids=["plain", "gzip", "empty"])
 async def test_a_redirected_file_is_read_like_a_pipe(file, stored):
     with file(stored).open("rb") as stdin:
         assert await read(StdinSource(stdin.fileno())) == (TEXT if stored else b"")
