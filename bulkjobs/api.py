@@ -161,8 +161,8 @@ class HttpTransport:
             started_utc=started_utc,
             ended_utc=self._clock.utc(),
             status=trail.status,
-            retry_after=trail.retry_after,
-            content_type=trail.content_type,
+            retry_after=_masked(trail.retry_after, secrets),
+            content_type=_masked(trail.content_type, secrets),
             body=_without_secrets(bytes(trail.body), secrets),
             body_cut=trail.cut,
             error=trail.error,
@@ -263,6 +263,12 @@ def _described(exc: Exception, secrets: tuple[str, ...]) -> str:
         text = text.replace(secret, _MASK)
     text = printable(_ADDRESS.sub("<address>", text), limit=_MAX_ERROR_TEXT)
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def _masked(text: str | None, secrets: tuple[str, ...]) -> str | None:
+    for secret in secrets:
+        text = text and text.replace(secret, _MASK)
+    return text
 
 
 def _without_secrets(body: bytes, secrets: tuple[str, ...]) -> bytes:

@@ -14,7 +14,7 @@ from bulkjobs.errors import ConfigError
 from bulkjobs.events import Observer
 from bulkjobs.exits import Exit
 from bulkjobs.model import JobRecord, RunSummary
-from bulkjobs.ports import Clock, Sink, Transport
+from bulkjobs.ports import Clock, Sink, Source, Transport
 from bulkjobs.rundir import RunDir, default_run_dir
 from bulkjobs.settings import Settings
 from bulkjobs.sinks import SinkLike, open_sink
@@ -181,7 +181,8 @@ class Client:
         run_dir = RunDir(self._run)
         sinks = [*extra, *(open_sink(spec) for spec in self._settings.sinks)]
         if default and not self._settings.sinks:
-            sinks.append(JsonLinesSink(run_dir.jobs, name=run_dir.jobs.name))
+            sinks.append(JsonLinesSink(run_dir.jobs))
+        sinks = [_placed(sink, run_dir, sources) for sink in sinks]
         self._engine = Engine(
             self._settings,
             run_dir,
@@ -206,3 +207,24 @@ class Client:
                 self._summary = session.result()
         if self._session is session:  # the loop and the client may both be left at the same time
             self._engine = self._stream = self._session = None
+
+
+def _placed(sink: Sink, run_dir: RunDir, sources: Sequence[Source]) -> Sink:
+    """Gives the sink that writes `jobs.jsonl` its one name, and refuses files that are something else already.
+
+    Raises:
+        ConfigError: it would write over a file of the run, or into a source.
+    """
+    if not isinstance(sink, JsonLinesSink):
+        return sink
+    path, folder = sink.path.resolve(), run_dir.path.resolve()
+    if path == folder / run_dir.jobs.name:
+        # A name without a folder, so that the run directory can be moved.
+        return JsonLinesSink(run_dir.jobs, name=run_dir.jobs.name)
+    if folder in path.parents:
+        raise ConfigError(
+            f"--sink {sink.path} lies in the run directory, where only {run_dir.jobs.name} may be one."
+        )
+    if path in (Path(source.name).resolve() for source in sources if source.repeatable):
+        raise ConfigError(f"--sink {sink.path} is a source as well. Give another file.")
+    return sink

@@ -7,7 +7,7 @@ repeats the write, which a sink with a position undoes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -46,7 +46,8 @@ class Delivery:
             SinkError: a sink cannot be opened or does not take the backlog.
         """
         known = await self._ledger.sink_positions()
-        now = {sink.name: await sink.open(known.get(sink.name)) for sink in self._sinks}
+        coming = [record async for page in self._backlog() for record in page]
+        now = {sink.name: await sink.open(known.get(sink.name), coming) for sink in self._sinks}
         # A sink that is new to the run begins where it stands: noted before anything is written behind it.
         await self._ledger.deliver([], now)
         await self._hand_on_backlog()
@@ -69,9 +70,13 @@ class Delivery:
                 stack.push_async_callback(sink.close)
 
     async def _hand_on_backlog(self) -> None:
+        async for backlog in self._backlog():
+            await self._write(backlog)
+
+    async def _backlog(self) -> AsyncIterator[list[JobRecord]]:
         after = 0
         while backlog := await self._ledger.undelivered(after, _BACKLOG_RECORDS):
-            await self._write(backlog)
+            yield backlog
             after = backlog[-1].chunk
 
     async def _write(self, records: Sequence[JobRecord]) -> None:

@@ -37,7 +37,7 @@ from bulkjobs.reports import write_reports
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Settings
 from bulkjobs.sinks.stream import LoopLeft
-from bulkjobs.throttle import Throttle
+from bulkjobs.throttle import GRACE_S, Throttle
 from bulkjobs.tracker import Tracker
 from bulkjobs.worker import Submission, Worker
 
@@ -134,7 +134,7 @@ class Engine:
                 )
             )
             try:
-                await self._work(ledger, run, opened.sources)
+                await self._work(ledger, run, opened.sources, probe=held > 0)
             except (SourceError, ConfigError) as error:
                 self._halt.pull(Exit.USAGE, str(error))
             except AuthError as error:
@@ -161,12 +161,12 @@ class Engine:
 
     # Working
 
-    async def _work(self, ledger: Ledger, run: RunRow, sources: Sequence[Source]) -> None:
+    async def _work(self, ledger: Ledger, run: RunRow, sources: Sequence[Source], *, probe: bool) -> None:
         delivery = Delivery(ledger, self._sinks, on_failure=self._on_sink_failure)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(delivery.close)
             await delivery.open()
-            account = await stack.enter_async_context(self._account(ledger))
+            account = await stack.enter_async_context(self._account(ledger, probe=probe))
             await self._let_stages_work(ledger, run, self._intake(sources, ledger), delivery, account)
 
     def _intake(self, sources: Sequence[Source], ledger: Ledger) -> Intake:
@@ -176,7 +176,7 @@ class Engine:
         )
 
     @asynccontextmanager
-    async def _account(self, ledger: Ledger) -> AsyncIterator[_Account]:
+    async def _account(self, ledger: Ledger, *, probe: bool) -> AsyncIterator[_Account]:
         """Opens the way to the server, with everything the ledger knows of the account."""
         settings = self._settings
         throttle = Throttle(
@@ -193,10 +193,16 @@ class Engine:
             on_limit=ledger.learn_limit,
         )
         window_s = settings.rate.period_s if settings.rate is not None else 0.0
-        state = await ledger.account_state(self._clock.utc() - window_s - settings.request_timeout_s)
+        # What began, or ended, longer ago than this cannot count any more.
+        counts_s = window_s + settings.request_timeout_s + GRACE_S
+        state = await ledger.account_state(self._clock.utc() - counts_s)
+        locked_until_utc = state.locked_until_utc
+        if probe:
+            # One of the answers that died with the process may have been a lock-out: one request finds out.
+            locked_until_utc = max(locked_until_utc or 0.0, self._clock.utc())
         gate.restore(
             history_utc=state.history,
-            locked_until_utc=state.locked_until_utc,
+            locked_until_utc=locked_until_utc,
             learned_limit=state.learned_limit,
             open_jobs=[job.job_id for job in state.open_jobs],
         )

@@ -29,6 +29,8 @@ __all__ = [
     "SlotsFull",
     "SourceProgress",
     "Stopping",
+    "SubmitsPaused",
+    "SubmitsResumed",
     "TokenRefreshed",
 ]
 
@@ -129,6 +131,19 @@ class LimitLearned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitsPaused:
+    """Several outcomes in a row are unknown: nothing is submitted before `until_utc`, then one chunk alone."""
+
+    until_utc: float
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitsResumed:
+    """The outcome of a submission is known again after a pause."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlotsFull:
     """The server runs as many jobs as it allows; submitting waits for one to end."""
 
@@ -185,6 +200,8 @@ Event = (
     | LockedOut
     | LockoutEnded
     | LimitLearned
+    | SubmitsPaused
+    | SubmitsResumed
     | SlotsFull
     | JobChanged
     | PollFailed

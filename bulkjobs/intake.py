@@ -132,9 +132,9 @@ class Intake:
                     if self._halt.pulled:
                         raise _HaltedError
                     cut = await asyncio.to_thread(self._chunker.feed, block)
+                    self._progress(source)  # before the chunks: handing them on may take hours
                     async for chunk in self._reported(cut, report):
                         yield chunk
-                    self._progress(source)
             async for chunk in self._reported(self._chunker.end(), report):
                 yield chunk
         last, self._tail = self._chunker.finish()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from bulkjobs.errors import ConfigError, SourceError
+from bulkjobs.errors import ConfigError, LedgerError, SourceError
 from bulkjobs.ledger import Ledger, RunRow, SourceRow
 from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
@@ -17,6 +18,9 @@ from bulkjobs.rundir import RunDir
 from bulkjobs.sources import FileSource, SpooledSource
 
 __all__ = ["OpenedSources", "is_settled", "open_run", "open_run_sources"]
+
+
+_NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,12 @@ async def open_run(ledger: Ledger, run_dir: RunDir, identity: Mapping[str, objec
         ConfigError: something of its identity is not as it was.
     """
     if ledger.run is None:
+        if any(path.exists() and path.stat().st_size for path in (run_dir.jobs, run_dir.summary)):
+            raise LedgerError(
+                f"{run_dir.path} has job records or a summary, but its ledger.db knows of no run: it is lost, was "
+                f"emptied, or came without the ledger.db-wal beside it. To begin anew would pay for the same ids "
+                f"again. Put the ledger back, or choose another run directory with --run."
+            )
         return await ledger.create_run(identity), False
     for name, now in identity.items():
         before = ledger.run.identity.get(name)
@@ -68,8 +78,11 @@ async def open_run_sources(ledger: Ledger, run_dir: RunDir, given: Sequence[Sour
     """
     known = await ledger.sources()
     if not known:
-        for position, source in enumerate(given):
-            ledger.record_source(position, source.name, source.fingerprint, spooled=not source.repeatable)
+        if not given:
+            raise ConfigError(
+                f"The run in {run_dir.path} was stopped before it recorded its sources. Name them to begin it."
+            )
+        await ledger.record_sources([(one.name, one.fingerprint, not one.repeatable) for one in given])
         known = await ledger.sources()
     opened: Sequence[Source | None] = given
     if not given:
@@ -137,4 +150,5 @@ def _reopen(row: SourceRow) -> Source | None:
 
 
 def _names(sources: Sequence[SourceRow] | Sequence[Source]) -> str:
-    return ", ".join(source.name for source in sources)
+    more = f" and {len(sources) - _NAMED:,} more" if len(sources) > _NAMED else ""
+    return ", ".join(source.name for source in sources[:_NAMED]) + more

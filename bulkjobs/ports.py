@@ -60,14 +60,18 @@ class Sink(Protocol):
     def name(self) -> str:
         """Is how the ledger remembers this sink's position."""
 
-    async def open(self, position: int | None) -> int | None:
+    async def open(self, position: int | None, coming: Sequence[JobRecord]) -> int | None:
         """Makes ready to write after `position`, which `open` or the last `write` gave; None at the first time.
+
+        Args:
+            position: see above.
+            coming: the records that are written again next. Nothing else may stand behind `position`.
 
         Returns:
             The position now, or None if it keeps none.
 
         Raises:
-            SinkError: it cannot be written, or holds less than `position` says.
+            SinkError: it cannot be written, or holds less than `position` says, or something else behind it.
         """
 
     async def write(self, records: Sequence[JobRecord]) -> int | None:

@@ -24,11 +24,19 @@ async def write_reports(run_dir: RunDir, ledger: Ledger, summary: RunSummary) ->
         OSError: a file cannot be written; those before it are.
     """
     held = [_held_line(row) async for row in _all(ledger.held)]
-    refused = [_refused_line(row, run_dir) async for row in _all(ledger.refused)]
-    await asyncio.to_thread(_write, run_dir, summary, held, refused)
+    refused = [row async for row in _all(ledger.refused)]
+    lines = [_refused_line(row, run_dir) for row in refused]
+    await asyncio.to_thread(_write, run_dir, summary, held, lines, {row.chunk for row in refused})
 
 
-def _write(run_dir: RunDir, summary: RunSummary, held: list[bytes], refused: list[bytes]) -> None:
+def _write(
+    run_dir: RunDir, summary: RunSummary, held: list[bytes], refused: list[bytes], refused_chunks: set[int]
+) -> None:
+    kept = {run_dir.refused_ids(chunk) for chunk in refused_chunks}
+    for path in run_dir.refused.glob("chunk-*.txt"):
+        if path not in kept:
+            # Its process died before the ledger took the refusal: the chunk is held, and must not be fed again.
+            path.unlink()
     for path, lines in ((run_dir.held, held), (run_dir.refused / "reasons.jsonl", refused)):
         if lines:
             run_dir.write(path, b"".join(lines))

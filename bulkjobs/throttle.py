@@ -32,6 +32,7 @@ from bulkjobs.model import RequestKind
 from bulkjobs.settings import Rate
 
 __all__ = [
+    "GRACE_S",
     "LOCKOUT_MARGIN",
     "MAX_RETRY_AFTER_S",
     "MAX_SLOT_RETRY_S",
@@ -43,6 +44,9 @@ __all__ = [
     "WaitForSlot",
     "WaitUntil",
 ]
+
+GRACE_S: Final = 10.0
+"""How long after we gave up on an answer the server may still count the request."""
 
 LOCKOUT_MARGIN: Final = 1.03
 """The lock-out is kept 3 % longer than configured (9 s of 300): a request into it may begin it anew."""
@@ -284,7 +288,7 @@ class Throttle:
         rate: Rate | None,
         lockout_s: float,
         max_active_jobs: int | None,
-        grace_s: float = 10.0,
+        grace_s: float = GRACE_S,
         slot_retry_s: float = 30.0,
     ) -> None:
         """Begins with an empty window, open, without jobs.

@@ -33,6 +33,8 @@ _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 _NOT_FOUND: Final = 404
 _GONE_AFTER: Final = 2
+_GONE: Final = "not found"
+"""Our own word. It frees the slot for this session and is no end: the next one asks again."""
 _POLLERS: Final = 4
 """Slots are few. Several pollers only keep one slow answer from holding up the others."""
 
@@ -151,7 +153,7 @@ class Tracker:
             job.state, job.word = status.state, status.word
             self._ledger.job_seen(status)
             self._emit(JobChanged(job_id=status.job_id, state=status.state, word=status.word))
-        if status.state.terminal:
+        if status.state.terminal or status.word == _GONE:
             del self._jobs[status.job_id]
             self._gate.job_closed(status.job_id)
 
@@ -180,7 +182,7 @@ class _Tracked:
 def _read(evidence: Evidence, job_id: str, *, gone: bool) -> JobStatus | str:
     """Gives what an answer says of a job, or why it says nothing."""
     if gone:
-        return JobStatus(job_id=JobId(job_id), state=JobState.ABORTED, word="not found", job_type="")
+        return JobStatus(job_id=JobId(job_id), state=JobState.UNKNOWN, word=_GONE, job_type="")
     if evidence.status is None:
         return evidence.error or "there was no answer"
     if evidence.status != _OK:

@@ -57,12 +57,16 @@ class _Pattern:
     """Error numbers that mean this."""
     words: re.Pattern[str]
     """Words that mean this, if no row knows the number. The first row wins."""
+    in_envelope_only: bool = False
+    """The words count only in an error answer of the service: a page of some proxy may well have them."""
     advice: str = ""
 
 
 def _words(*alternatives: str) -> re.Pattern[str]:
     return re.compile("|".join(alternatives), re.IGNORECASE)
 
+
+_BUDGET: Final = r"(?:quota|transactions?|credits?)"
 
 _MEANINGS: Final = (
     _Pattern(
@@ -78,7 +82,11 @@ _MEANINGS: Final = (
     _Pattern(
         meaning=_Meaning.NO_QUOTA,
         numbers=frozenset(),
-        words=_words(r"\bquota\b", r"\btransactions?\b", r"\bcredits?\b"),  # "insufficient transaction quota"
+        words=_words(  # "insufficient transaction quota"; a mere "transaction failed" proves nothing
+            rf"\b(?:insufficient|not enough|exceed\w*|exhaust\w*|no(?: more)?)\b.{{0,40}}\b{_BUDGET}\b",
+            rf"\b{_BUDGET}\b.{{0,40}}\b(?:insufficient|exceeded|exhausted|used up|remain\w*|left)\b",
+        ),
+        in_envelope_only=True,
     ),
     _Pattern(
         meaning=_Meaning.TOO_LARGE,
@@ -99,6 +107,7 @@ _MEANINGS: Final = (
             r"enter a valid number",
             r"\binvalid input\b",  # "Invalid input (i.e. invalid JSON or XML input)."
         ),
+        in_envelope_only=True,
     ),
 )
 """What the server means by what it says. Numbers count before words, and rows in this order."""
@@ -237,7 +246,14 @@ def _pattern(evidence: Evidence) -> _Pattern | None:
             if error.error_number in pattern.numbers:
                 return pattern
         text = f"{error.message} {error.error_type or ''}"
-    return next((pattern for pattern in _MEANINGS if pattern.words.search(text)), None)
+    return next(
+        (
+            pattern
+            for pattern in _MEANINGS
+            if pattern.words.search(text) and (error is not None or not pattern.in_envelope_only)
+        ),
+        None,
+    )
 
 
 def _reason(evidence: Evidence, advice: str = "") -> str:

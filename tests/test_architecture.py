@@ -17,7 +17,7 @@ ROWS = (
     # What the pieces agree on, and pure rules over these values.
     ("settings", "events", "ports", "endpoints", "lifecycle", "chunking", "halt"),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
-    ("wire", "backoff", "throttle", "sources", "sinks", "ledger"),
+    ("wire", "backoff", "throttle", "breaker", "sources", "sinks", "ledger"),
     ("verdict", "account", "api"),
     # The life of one id coming in, one record going out, one job; what people read of it.
     ("opening", "intake", "delivery", "tracker", "reports"),
@@ -34,7 +34,7 @@ RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 PURE = {
     "errors", "model", "events", "ports", "endpoints", "lifecycle", "ids", "chunking", "seen", "wire", "verdict",
-    "backoff", "throttle", "exits",
+    "backoff", "throttle", "breaker", "exits",
 }  # fmt: skip
 """What can be decided from values alone: clock readings and randomness are arguments."""
 

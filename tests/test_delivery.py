@@ -26,7 +26,7 @@ class ListSink:
         self._fail_at = fail_at
         self._position = position
 
-    async def open(self, position):
+    async def open(self, position, coming=()):
         self.opened_at.append(position)
         return self._position if position is None else position
 

@@ -665,7 +665,7 @@ class ShakySink:
     name: str = "shaky"
     taken: list[int] = field(default_factory=list)
 
-    async def open(self, position: int | None) -> int | None:
+    async def open(self, position: int | None, coming: Sequence[JobRecord] = ()) -> int | None:
         del position
         return None
 

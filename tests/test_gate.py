@@ -44,7 +44,7 @@ class Account:
             pace=self.pace,
             clock=VirtualClock(),
             observer=self.events.append,
-            on_lockout=lambda until_utc, reason: self.lockouts.append((until_utc, reason)),
+            on_lockout=lambda until_utc, reason, _: self.lockouts.append((until_utc, reason)),
             on_limit=self.limits.append,
         )
 

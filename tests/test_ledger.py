@@ -679,18 +679,24 @@ async def test_requests_are_counted_by_kind(ledger):
 
 
 async def test_a_lock_out_that_lasts_longer_is_one_lock_out(ledger, clock):
-    """It moves later and never earlier; after its end the next one is another."""
-    ledger.lockout(clock.now + 309, "429")
+    """It moves later and never earlier; a refused probe begins another."""
+    ledger.lockout(clock.now + 309, "429", begins=True)
     clock.now += 5
-    ledger.lockout(clock.now + 309, "429 again")
-    ledger.lockout(clock.now + 1, "a shorter one")
+    ledger.lockout(clock.now + 309, "429 again", begins=False)
+    ledger.lockout(clock.now + 1, "a shorter one", begins=False)
     until = clock.now + 309
     assert (await ledger.account_state(0)).locked_until_utc == until
     assert (await ledger.counts()).lockouts == 1
     clock.now = until
-    ledger.lockout(clock.now + 309, "the probe was refused")
+    ledger.lockout(clock.now + 309, "the probe was refused", begins=True)
     assert (await ledger.counts()).lockouts == 2
     assert (await ledger.account_state(0)).locked_until_utc == until + 309
+
+
+async def test_a_clock_that_was_set_back_does_not_make_a_lock_out_longer_than_it_was(ledger, clock):
+    ledger.lockout(clock.now + 309, "429", begins=True)
+    clock.now -= 36_000
+    assert (await ledger.account_state(0)).locked_until_utc == clock.now + 309
 
 
 async def test_a_learned_limit_is_remembered(ledger):
@@ -764,7 +770,7 @@ async def test_an_onlooker_sees_the_same_figures_as_the_process_at_work(ledger, 
     ledger.record_source(0, "ids.txt", "1:2", spooled=False)
     ledger.plan(a_chunk(1, invalid=2))
     await attempt(ledger, 1, accepted("j1"))
-    ledger.lockout(clock.now + 300, "429")
+    ledger.lockout(clock.now + 300, "429", begins=True)
     ledger.learn_limit(81)
     counts = await ledger.counts()
     seen_by_other = read_run(run_dir)

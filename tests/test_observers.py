@@ -27,6 +27,8 @@ from bulkjobs.events import (
     SlotsFull,
     SourceProgress,
     Stopping,
+    SubmitsPaused,
+    SubmitsResumed,
     TokenRefreshed,
 )
 from bulkjobs.model import Cause, JobRecord, JobState, RunSummary
@@ -122,6 +124,8 @@ EXAMPLES = [
     not_sent(),
     LockedOut(until_utc=NOON + 309, wait_s=309.0, reason="Status 429."),
     LockoutEnded(),
+    SubmitsPaused(until_utc=1_700_000_010.0, wait_s=10.0),
+    SubmitsResumed(),
     LimitLearned(requests=810, window_s=300.0),
     SlotsFull(reason="2 of 2 are busy."),
     job_ended(),

@@ -58,7 +58,7 @@ def to_stdout(_, monkeypatch):
     out = io.TextIOWrapper(io.BytesIO())
 
     class Replaced(StdoutSink):
-        async def open(self, position):
+        async def open(self, position, coming=()):
             # Only now: pytest puts its own standard output in place before each test.
             monkeypatch.setattr("sys.stdout", out)
             await super().open(position)
@@ -83,7 +83,7 @@ class ReadStream(StreamSink):
         super().__init__()
         self.took = []
 
-    async def open(self, position):
+    async def open(self, position, coming=()):
         await super().open(position)
         self._reader = asyncio.create_task(self._read())
 
@@ -151,10 +151,10 @@ def path(tmp_path):
     return tmp_path / "jobs.jsonl"
 
 
-async def session(path, position, *chunks, close=True) -> int:
+async def session(path, position, *chunks, coming=None, close=True) -> int:
     """Opens the file at a position, writes the records, gives the position after."""
     sink = JsonLinesSink(path)
-    now = await sink.open(position)
+    now = await sink.open(position, [record(chunk) for chunk in (chunks if coming is None else coming)])
     for chunk in chunks:
         now = await sink.write([record(chunk)])
     if close:
@@ -181,9 +181,45 @@ async def test_what_a_crash_left_behind_the_position_is_cut_off(path):
     whole = path.read_bytes()
     for torn in range(one, two + 1, 11):
         path.write_bytes(whole[:torn])
-        assert await session(path, one) == path.stat().st_size == one
+        assert await session(path, one, coming=(2, 3)) == path.stat().st_size == one
         await session(path, one, 2)
         assert chunks_in(path) == [1, 2]
+
+
+async def test_lines_that_do_not_come_again_are_never_cut_off(path):
+    """They are another run's, or the proof that the ledger is an older copy: cutting them would lose somebody's records."""
+    one = await session(path, None, 1)
+    await session(path, one, 2)
+    whole = path.read_bytes()
+    for coming in ((), (3,)):
+        with pytest.raises(SinkError, match="does not know"):
+            await session(path, one, coming=coming)
+        assert path.read_bytes() == whole
+
+
+async def test_a_torn_line_that_begins_like_none_that_comes_is_not_cut_off(path):
+    one = await session(path, None, 1)
+    with path.open("ab") as file:
+        file.write(b'{"run_id":"somebody else')
+    with pytest.raises(SinkError, match="does not know"):
+        await session(path, one, 2)
+
+
+async def test_one_file_is_written_by_one_process_at_a_time(path):
+    sink = JsonLinesSink(path)
+    await sink.open(None)
+    with pytest.raises(SinkError, match="another process is writing it"):
+        await session(path, None, 1)
+    await sink.close()
+    await session(path, None, 1)
+
+
+async def test_a_file_that_was_written_to_and_is_gone_is_not_made_anew(path):
+    one = await session(path, None, 1)
+    path.unlink()
+    with pytest.raises(SinkError, match="gone"):
+        await session(path, one, 2)
+    assert not path.exists()
 
 
 async def test_a_file_that_was_there_before_the_run_is_appended_to(path):
@@ -220,7 +256,7 @@ async def test_what_cannot_be_opened_is_told(path, make):
     target = path / "jobs.jsonl"
     if make == "folder":
         target.mkdir(parents=True)
-    with pytest.raises(SinkError, match="cannot be opened for writing: (No such file|Is a directory)"):
+    with pytest.raises(SinkError, match="cannot be opened for writing: (it is gone|Is a directory)"):
         await session(target, None, 1)
 
 

@@ -69,7 +69,12 @@ TABLE = {
     "400 too many jobs": (seen(400, error("400-1", "Too many active jobs in the queue")), SLOTS_FULL),
     "400 quota": (seen(400, error("400-1", "Insufficient transaction quota.")), NO_QUOTA),
     "400 transactions": (seen(400, xml_error("400-1", "Not enough transactions remain.")), NO_QUOTA),
-    "400 credits": (seen(400, b"You have no credits left"), NO_QUOTA),
+    "400 credits": (seen(400, error("400-1", "You have no credits left")), NO_QUOTA),
+    "400 quota exceeded": (seen(400, error("400-1", "The transaction quota was exceeded.")), NO_QUOTA),
+    "400 quota as text": (seen(400, b"insufficient transaction quota"), Unknown),
+    "400 page with a transaction": (seen(400, b"<html><p>Transaction reference 4711</p></html>"), Unknown),
+    "400 transaction failed": (seen(400, error("400-1", "Transaction timed out after commit")), Unknown),
+    "400 from a proxy": (seen(400, b"upstream: invalid input length from backend"), Unknown),
     "402 quota": (seen(402, error("402-1", "No credits.")), NO_QUOTA),
     **{
         f"400-{number}": (seen(400, error(f"400-{number}")), Refused)

@@ -92,7 +92,7 @@ class Bench:
             pace=None,
             clock=self.clock,
             observer=self.events.append,
-            on_lockout=lambda until_utc, reason: self.lockouts.append((until_utc, reason)),
+            on_lockout=lambda until_utc, reason, _: self.lockouts.append((until_utc, reason)),
             on_limit=lambda _: None,
         )
         self.auth = options.get("auth", GivenToken)(*self._auth_arguments(options))

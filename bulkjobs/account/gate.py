@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from aiolimiter import AsyncLimiter
 
+from bulkjobs.breaker import Breaker
 from bulkjobs.clock import to_loop_time
 from bulkjobs.errors import BulkJobsError, InternalError
-from bulkjobs.events import LimitLearned, LockedOut, LockoutEnded, SlotsFull
+from bulkjobs.events import LimitLearned, LockedOut, LockoutEnded, SlotsFull, SubmitsPaused, SubmitsResumed
 from bulkjobs.model import RequestKind
-from bulkjobs.throttle import Admit, Outcome, Throttle, Ticket, WaitForSlot, WaitUntil
+from bulkjobs.throttle import Admit, Decision, Outcome, Throttle, Ticket, WaitForSlot, WaitUntil
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -131,7 +132,7 @@ class Gate:
         pace: Rate | None,
         clock: Clock,
         observer: Observer,
-        on_lockout: Callable[[float, str], None],
+        on_lockout: Callable[[float, str, bool], None],
         on_limit: Callable[[int], None],
     ) -> None:
         """Opens the gate.
@@ -141,11 +142,14 @@ class Gate:
             pace: short-term pace; None for none.
             clock: tells the wall time for what is stored and shown.
             observer: is told of waits before they begin.
-            on_lockout: stores the end of a lock-out (Unix seconds) and its reason; called again when it moves.
+            on_lockout: stores the end of a lock-out (Unix seconds), its reason, and whether it begins: it is
+                called again when the end moves.
             on_limit: stores a learned limit, in requests a window.
         """
         self._loop = asyncio.get_running_loop()
         self._throttle = throttle
+        self._breaker = Breaker()
+        self._submitting = 0
         self._pace = None if pace is None else AsyncLimiter(pace.count, pace.period_s)
         self._clock = clock
         self._observer = observer
@@ -191,7 +195,7 @@ class Gate:
         )
         self._rate = self._throttle.rate
         self._stored_until = self._throttle.locked_until
-        self._tell_lockout("a lock-out of an earlier session is not over")
+        self._tell_lockout("a lock-out of an earlier session is not over", begins=False)
 
     @property
     def rate(self) -> Rate | None:
@@ -213,7 +217,7 @@ class Gate:
         self._check_running(kind)
         if self._pace is not None:
             await self._keep_pace(self._pace, kind)
-        if not any(self._queues) and type(self._throttle.decide(kind, self._loop.time())) is Admit:
+        if not any(self._queues) and type(self._decide(kind, self._loop.time())) is Admit:
             return self._grant(kind)
         return await self._queue(kind)
 
@@ -221,6 +225,18 @@ class Gate:
         """Frees the slot of a job that was seen to have ended."""
         self._throttle.job_closed(job_id)
         self._pump()
+
+    def outcome_known(self) -> None:
+        """Takes note that the outcome of a submission is known, whatever it is."""
+        if self._breaker.known():
+            self._observer(SubmitsResumed())
+            self._pump()
+
+    def outcome_unknown(self) -> None:
+        """Takes note that the outcome of a submission is unknown; several in a row stop submits for a while."""
+        wait_s = self._breaker.unknown(self._loop.time())
+        if wait_s is not None:
+            self._observer(SubmitsPaused(until_utc=self._clock.utc() + wait_s, wait_s=wait_s))
 
     def slots_full(self, reason: str) -> None:
         """Takes the server's word that it runs as many jobs as it allows."""
@@ -288,7 +304,7 @@ class Gate:
                 if queue[0].done():
                     queue.popleft()
                     continue
-                decision = self._throttle.decide(kind, now)
+                decision = self._decide(kind, now)
                 if not isinstance(decision, Admit):
                     wake_at = min(wake_at, decision.at)
                     self._tell_slots(decision)
@@ -298,33 +314,45 @@ class Gate:
             self._timer.cancel()
         self._timer = None if wake_at == math.inf else self._loop.call_at(wake_at, self._pump)
 
+    def _decide(self, kind: RequestKind, now: float) -> Decision:
+        if kind is RequestKind.SUBMIT and self._breaker.tripped:
+            opens_at = self._breaker.opens_at(now, self._submitting)
+            if opens_at > now:
+                return WaitUntil(opens_at, "the outcomes of the last submissions are unknown")
+        return self._throttle.decide(kind, now)
+
     def _grant(self, kind: RequestKind) -> Permit:
         if kind is RequestKind.SUBMIT:
             self._slots_announced = False
+            self._submitting += 1
         return Permit(self, self._throttle.started(kind))
 
     def _end(
         self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None, reason: str = ""
     ) -> None:
+        begins = outcome is Outcome.THROTTLED and self._throttle.may_send
         self._throttle.ended(ticket, self._loop.time(), outcome, retry_after_s=retry_after_s)
         self._tell_limit()
-        self._tell_lockout(reason or "requests sent before the lock-out have ended")
+        self._tell_lockout(reason or "requests sent before the lock-out have ended", begins=begins)
         if any(self._queues):
             self._pump()
 
     def _settle(self, ticket: Ticket) -> None:
+        if ticket.kind is not RequestKind.SUBMIT:
+            return
+        self._submitting -= 1
         if ticket.holds_slot:
             self._throttle.slot_settled(ticket)
-            if any(self._queues):
-                self._pump()
+        if any(self._queues):
+            self._pump()
 
     def _open_job(self, ticket: Ticket, job_id: str) -> None:
         if not ticket.holds_slot:
             raise InternalError("A job was reported for a request that holds no slot.")
         self._throttle.job_opened(ticket, job_id, self._loop.time())
 
-    def _tell_lockout(self, reason: str) -> None:
-        """Stores and announces a lock-out that began or moved, and announces its end."""
+    def _tell_lockout(self, reason: str, *, begins: bool) -> None:
+        """Stores and announces a lock-out that begins or moved, and announces its end."""
         throttle = self._throttle
         if not throttle.locked_out:
             if self._announced_until > -math.inf:
@@ -335,7 +363,7 @@ class Gate:
         until_utc = self._clock.utc() + (until - now)
         if until > self._stored_until:
             self._stored_until = until
-            self._on_lockout(until_utc, reason)
+            self._on_lockout(until_utc, reason, begins)
         if until > now and until - self._announced_until > _ANNOUNCE_SHARE * (until - now):
             self._announced_until = until
             self._observer(LockedOut(until_utc=until_utc, wait_s=until - now, reason=reason))

@@ -216,16 +216,18 @@ def _crashed(error: Exception, run_dir: Path | None) -> int:
     return Exit.BUG
 
 
-def _places(error: BaseException) -> Iterator[str]:
+def _places(error: BaseException, told: frozenset[int] = frozenset()) -> Iterator[str]:
     """Gives the frames of an exception and of those behind it, without values, messages or source lines."""
     yield f"{type(error).__module__}.{type(error).__qualname__}"
+    if id(error) in told:  # a group whose first error was raised from it holds itself
+        return
     for frame, line in traceback.walk_tb(error.__traceback__):
         yield f"  {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     for other in (*inner, *([behind] if behind is not None else [])):
         yield "behind it:"
-        yield from _places(other)
+        yield from _places(other, told | {id(error)})
 
 
 def _write_private(path: Path, text: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,13 @@ from bulkjobs.errors import BulkJobsError, InternalError, LedgerError
 from bulkjobs.ledger import queries
 from bulkjobs.ledger.lock import RunLock, lock_owner, refuse_network_filesystem
 from bulkjobs.ledger.operations import BEGIN_ATTEMPT, DELIVER, END_ATTEMPT, PLAN, RECORD_UNSENT
-from bulkjobs.ledger.schema import DATABASE_NAME, Database, open_for_reading, open_for_writing
+from bulkjobs.ledger.schema import (
+    DATABASE_NAME,
+    Database,
+    make_private,
+    open_for_reading,
+    open_for_writing,
+)
 from bulkjobs.ledger.values import AccountState, ChunkRow, Counts, RunRow, RunSnapshot, SourceRow, VerdictRow
 from bulkjobs.ledger.writer import CALL, Writer
 from bulkjobs.lifecycle import check_transition
@@ -83,7 +88,7 @@ class Ledger:
             LedgerLocked: another process works on the run; it is named.
             LedgerError: the ledger cannot be used; the message says why.
         """
-        _make_private(run_dir)
+        make_private(run_dir)
         refuse_network_filesystem(run_dir)
         lock = RunLock(run_dir)
         try:
@@ -173,6 +178,22 @@ class Ledger:
             fingerprint,
             spooled,
         )
+
+    async def record_sources(self, rows: Sequence[tuple[str, str | None, bool]]) -> None:
+        """Records what the sources are, all or none: of a part nobody could tell what was named.
+
+        Args:
+            rows: name, fingerprint and whether it is spooled, in order.
+        """
+
+        def record(database: Database) -> None:
+            for position, row in enumerate(rows):
+                database.execute(
+                    "INSERT INTO source (position, name, fingerprint, spooled) VALUES (?, ?, ?, ?)",
+                    (position, *row),
+                )
+
+        await self._writer.call(record)
 
     def source_broke_off(self, position: int) -> None:
         """Queues that a source could not be read to its end: what it holds behind the chunks planned is not known."""
@@ -322,22 +343,15 @@ class Ledger:
             "UPDATE request SET ended_utc = ?, status = ? WHERE number = ?", self._clock.utc(), status, number
         )
 
-    def lockout(self, until_utc: float, reason: str) -> None:
-        """Records a lock-out, or that the present one lasts longer. It never gets shorter."""
-        now = self._clock.utc()
-
-        def record(database: Database) -> None:
-            extended = database.execute(
-                "UPDATE lockout SET until_utc = max(until_utc, ?), reason = ? WHERE until_utc > ?",
-                (until_utc, reason, now),
-            ).rowcount
-            if not extended:
-                database.execute(
-                    "INSERT INTO lockout (began_utc, until_utc, reason) VALUES (?, ?, ?)",
-                    (now, until_utc, reason),
-                )
-
-        self._writer.post(CALL, record)
+    def lockout(self, until_utc: float, reason: str, begins: bool) -> None:
+        """Records a lock-out that begins, or that the last one ends later. None gets shorter."""
+        if begins:
+            sql = "INSERT INTO lockout (until_utc, reason, began_utc) VALUES (?, ?, ?)"
+            self._execute(sql, until_utc, reason, self._clock.utc())
+            return
+        latest = "number = (SELECT max(number) FROM lockout)"
+        sql = f"UPDATE lockout SET until_utc = max(until_utc, ?), reason = ? WHERE {latest}"  # noqa: S608 - a constant
+        self._execute(sql, until_utc, reason)
 
     def learn_limit(self, count: int) -> None:
         """Records how many requests a window of the account bears, as a lock-out has taught."""
@@ -350,7 +364,8 @@ class Ledger:
             since_utc: requests that began or ended since then are given. One whose end was never recorded
                 counts by its begin alone, so subtract the longest time a request may take.
         """
-        return await self._writer.call(lambda database: queries.account_state(database, since_utc))
+        now = self._clock.utc()
+        return await self._writer.call(lambda database: queries.account_state(database, since_utc, now))
 
     def job_seen(self, status: JobStatus) -> None:
         """Records what the server says of a job. An end is final; a job of somebody else changes nothing."""
@@ -422,23 +437,3 @@ def _begin_session(database: Database, now: float) -> tuple[int, int]:
     number = database.execute("INSERT INTO session (started_utc) VALUES (?)", (now,)).lastrowid
     assert number is not None
     return number, held
-
-
-def _make_private(run_dir: Path) -> None:
-    """Makes the run directory for its owner only, durably. One that exists keeps the mode its owner gave it."""
-    if run_dir.is_dir():
-        return
-    if run_dir.exists():
-        raise LedgerError(f"The run directory {run_dir} is a file. Choose another with --run.")
-    try:
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
-        run_dir.mkdir(mode=0o700)
-    except OSError as error:
-        raise LedgerError(f"The run directory {run_dir} cannot be made: {error.strerror}.") from error
-    run_dir.chmod(0o700)  # the mode given to mkdir() is cut by the umask
-    # A new directory outlives a power failure only once its entry in the one above is on the disk.
-    fd = os.open(run_dir.parent, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

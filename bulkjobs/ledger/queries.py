@@ -170,11 +170,14 @@ def verdict_rows(database: Database, state: ChunkState, after: int, limit: int) 
     ]
 
 
-def account_state(database: Database, since_utc: float) -> AccountState:
+def account_state(database: Database, since_utc: float, now_utc: float) -> AccountState:
     """Reads what counts in the window that begins at `since_utc`, the lock-out and the open jobs."""
     return AccountState(
         history=_history(database, since_utc),
-        locked_until_utc=_one(database, "SELECT max(until_utc) FROM lockout"),
+        # A clock that was set back since must not make the wait longer than the lock-out was.
+        locked_until_utc=_one(
+            database, "SELECT max(min(until_utc, ? + until_utc - began_utc)) FROM lockout", now_utc
+        ),
         learned_limit=_one(database, "SELECT learned_limit FROM run"),
         open_jobs=_open_jobs(database),
     )

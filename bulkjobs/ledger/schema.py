@@ -17,7 +17,14 @@ from urllib.parse import quote
 
 from bulkjobs.errors import LedgerError
 
-__all__ = ["DATABASE_NAME", "SCHEMA_VERSION", "Database", "open_for_reading", "open_for_writing"]
+__all__ = [
+    "DATABASE_NAME",
+    "SCHEMA_VERSION",
+    "Database",
+    "make_private",
+    "open_for_reading",
+    "open_for_writing",
+]
 
 DATABASE_NAME: Final = "ledger.db"
 SCHEMA_VERSION: Final = 1
@@ -137,6 +144,26 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Ends the connection; an open transaction is rolled back."""
+
+
+def make_private(run_dir: Path) -> None:
+    """Makes the run directory for its owner only, durably. One that exists keeps the mode its owner gave it."""
+    if run_dir.is_dir():
+        return
+    if run_dir.exists():
+        raise LedgerError(f"The run directory {run_dir} is a file. Choose another with --run.")
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(mode=0o700)
+    except OSError as error:
+        raise LedgerError(f"The run directory {run_dir} cannot be made: {error.strerror}.") from error
+    run_dir.chmod(0o700)  # the mode given to mkdir() is cut by the umask
+    # A new directory outlives a power failure only once its entry in the one above is on the disk.
+    fd = os.open(run_dir.parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def open_for_writing(path: Path) -> Database:

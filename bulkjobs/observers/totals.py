@@ -20,6 +20,8 @@ from bulkjobs.events import (
     SlotsFull,
     SourceProgress,
     Stopping,
+    SubmitsPaused,
+    SubmitsResumed,
 )
 from bulkjobs.model import Cause
 
@@ -28,6 +30,7 @@ __all__ = ["Totals", "clock_time", "one_line"]
 _SUBMITTING: Final = "submitting"
 _LOCKED_OUT: Final = "locked out"
 _NO_SLOT: Final = "waiting for a job slot"
+_PAUSED: Final = "paused: outcomes are unknown"
 _STOPPING: Final = "stopping"
 
 
@@ -79,11 +82,13 @@ class Totals:
 
     def _notice(self, event: Event) -> None:
         """Follows what is waited for. An answer that was in flight ends no wait for a lock-out or a slot."""
-        waits = self.waits_for.startswith((_LOCKED_OUT, _NO_SLOT))
+        waits = self.waits_for.startswith((_LOCKED_OUT, _NO_SLOT, _PAUSED))
         match event:
             case LockedOut():
                 self.waits_for, self.waits_until_utc = _LOCKED_OUT, event.until_utc
-            case LockoutEnded():
+            case SubmitsPaused():
+                self.waits_for, self.waits_until_utc = _PAUSED, event.until_utc
+            case LockoutEnded() | SubmitsResumed():
                 self.waits_for, self.waits_until_utc = _SUBMITTING, None
             case Stopping():
                 self.waits_for, self.waits_until_utc = f"{_STOPPING}: {event.reason}", None

@@ -27,6 +27,8 @@ from bulkjobs.events import (
     SlotsFull,
     SourceProgress,
     Stopping,
+    SubmitsPaused,
+    SubmitsResumed,
     TokenRefreshed,
 )
 from bulkjobs.model import Cause, JobState
@@ -91,6 +93,16 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
             return Saying(level=Level.WARN, text=text, repeats="lockout")
         case LockoutEnded():
             return Saying(level=Level.INFO, text="The lock-out is over.")
+        case SubmitsPaused():
+            text = (
+                f"Several outcomes in a row are unknown, so nothing is submitted until {clock_time(event.until_utc)} "
+                f"({event.wait_s:.0f} s); then one chunk tries."
+            )
+            return Saying(level=Level.WARN, text=text)
+        case SubmitsResumed():
+            return Saying(
+                level=Level.INFO, text="The server's answers can be read again; submitting goes on."
+            )
         case LimitLearned():
             text = f"The account takes fewer requests than --rate: {event.requests} in {event.window_s:g} s."
             return Saying(level=Level.WARN, text=text)

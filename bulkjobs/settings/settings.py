@@ -127,6 +127,10 @@ class Settings:
     allow_http: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("access_token", "client_secret"):
+            given: object = getattr(self, name)
+            if isinstance(given, str):  # kept as it is it would stand in every repr
+                object.__setattr__(self, name, Secret(given))
         defaults = {each.name: each.default for each in fields(self)}
         for option in OPTIONS:
             # None as the default means that something else decides, such as the endpoint.

@@ -25,9 +25,9 @@ class CallbackSink:
         self.name = f"callback:{getattr(take, '__qualname__', type(take).__name__)}"
         self._take = take
 
-    async def open(self, position: int | None) -> None:
+    async def open(self, position: int | None, coming: Sequence[JobRecord] = ()) -> None:
         """Has nothing to prepare."""
-        del position
+        del position, coming
 
     async def write(self, records: Sequence[JobRecord]) -> None:
         """Calls the function. See `ports.Sink`."""

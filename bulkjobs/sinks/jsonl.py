@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import orjson
 
@@ -17,6 +18,12 @@ from bulkjobs.model import JobRecord
 from bulkjobs.rundir import sync_folder, write_all
 
 __all__ = ["JsonLinesSink", "StdoutSink"]
+
+_REASONS: Final = {
+    errno.ELOOP: "it is a symbolic link",
+    errno.ENOENT: "it is gone, or its folder is. Put it back; --sink with another file gets what is still to come",
+    errno.EWOULDBLOCK: "another process is writing it",
+}
 
 
 class JsonLinesSink:
@@ -35,18 +42,23 @@ class JsonLinesSink:
                 its own, so that the directory can be moved.
         """
         # Bytes that are no UTF-8 are legal in a file name, but not in the ledger.
-        self.name = name or "jsonl:" + os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")
-        self._path = path
+        self.name = name or "jsonl:" + os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
+        self.path = path
         self._descriptor = -1
         self._position = 0
 
-    async def open(self, position: int | None) -> int:
+    async def open(self, position: int | None, coming: Sequence[JobRecord] = ()) -> int:
         """Opens the file and cuts it to `position`; a file that was there before the run is kept and appended to.
 
         Raises:
-            SinkError: it cannot be opened, or is shorter than `position`.
+            SinkError: it cannot be opened, another process writes it, it is shorter than `position`, or what
+                stands behind that is not only what comes again: cutting it off would lose somebody's records.
         """
-        await asyncio.to_thread(self._open, position)
+        try:
+            await asyncio.to_thread(self._open, position, coming)
+        except SinkError:
+            await self.close()
+            raise
         return self._position
 
     async def write(self, records: Sequence[JobRecord]) -> int:
@@ -60,31 +72,47 @@ class JsonLinesSink:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _open(self, position: int | None) -> None:
+    def _open(self, position: int | None, coming: Sequence[JobRecord]) -> None:
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(self._path, flags, 0o600)
+            # A file that was written to is not made anew: an empty one would hide that it is gone.
+            create = 0 if position else os.O_CREAT
+            flags = os.O_RDWR | create | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(self.path, flags, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             there = os.fstat(self._descriptor).st_size
             if position is not None and there < position:
                 raise SinkError(
-                    f"{self._path} has {there} bytes, but {position} were written to it. Put the file back."
+                    f"{self.path} has {there} bytes, but {position} were written to it. Put the file back."
                 )
             self._position = there if position is None else position
+            self._check_rest(there, coming)
             os.ftruncate(self._descriptor, self._position)
             os.lseek(self._descriptor, self._position, os.SEEK_SET)
-            sync_folder(self._path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
-            reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror or error
-            raise SinkError(f"{self._path} cannot be opened for writing: {reason}.") from error
+            reason = _REASONS.get(error.errno or 0, error.strerror or error)
+            raise SinkError(f"{self.path} cannot be opened for writing: {reason}.") from error
         if position is None and there and os.pread(self._descriptor, 1, there - 1) != b"\n":
             self._append(b"\n")  # somebody else's last line; a record must not become a part of it
+
+    def _check_rest(self, there: int, coming: Sequence[JobRecord]) -> None:
+        """Passes what a crash left behind the position: lines that come again, the last one perhaps torn."""
+        again = {_lines([record]) for record in coming}
+        rest = os.pread(self._descriptor, there - self._position, self._position).splitlines(keepends=True)
+        torn = rest.pop() if rest and not rest[-1].endswith(b"\n") else b""
+        if not again.issuperset(rest) or not any(line.startswith(torn) for line in again or {torn[:0]}):
+            raise SinkError(
+                f"{self.path} has lines behind byte {self._position} that this run's ledger does not know. Another "
+                f"run wrote them, or the ledger is an older copy and knows less than was sent: then put back the "
+                f"newer one. Nothing was sent. To go on, give another --sink, or move these lines away."
+            )
 
     def _append(self, text: bytes) -> None:
         try:
             write_all(self._descriptor, text)
             os.fsync(self._descriptor)
         except OSError as error:
-            raise SinkError(f"{self._path} cannot be written: {error.strerror or error}.") from error
+            raise SinkError(f"{self.path} cannot be written: {error.strerror or error}.") from error
         self._position += len(text)
 
 
@@ -98,13 +126,13 @@ class StdoutSink:
 
     _out: BinaryIO
 
-    async def open(self, position: int | None) -> None:
+    async def open(self, position: int | None, coming: Sequence[JobRecord] = ()) -> None:
         """Takes standard output as it is now.
 
         Raises:
             SinkError: there is none, or it takes no bytes.
         """
-        del position
+        del position, coming
         out = getattr(sys.stdout, "buffer", None)
         if out is None:
             raise SinkError("Standard output cannot be written: there is none that takes bytes.")

@@ -31,9 +31,9 @@ class StreamSink:
         self._taken = asyncio.Semaphore(0)
         self._left = False
 
-    async def open(self, position: int | None) -> None:
+    async def open(self, position: int | None, coming: Sequence[JobRecord] = ()) -> None:
         """Has nothing to prepare."""
-        del position
+        del position, coming
 
     async def write(self, records: Sequence[JobRecord]) -> None:
         """Hands out one record after the other, each when the one before was dealt with."""
