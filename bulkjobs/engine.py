@@ -123,8 +123,8 @@ class Engine:
         async with await Ledger.open(self._run_dir.path, clock=self._clock) as ledger:
             run, resumed = await open_run(ledger, self._run_dir, self._identity())
             opened = await open_run_sources(ledger, self._run_dir, self._sources)
-            if resumed and opened.doubtful:
-                await self._intake(opened.sources, ledger).verify()
+            if resumed and opened.doubts:
+                await self._intake(opened.sources, ledger).verify(opened.doubts)
             if resumed and await is_settled(ledger):
                 return await self._report(ledger, run, [])
             held = await ledger.begin_session()

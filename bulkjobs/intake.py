@@ -101,8 +101,11 @@ class Intake:
         finally:
             channel.close()
 
-    async def verify(self) -> None:
+    async def verify(self, doubts: Sequence[str]) -> None:
         """Reads the sources and compares every chunk that the ledger knows; hands on nothing.
+
+        Args:
+            doubts: what was recorded of the sources in doubt, for the message.
 
         Raises:
             SourceError: a source cannot be read.
@@ -118,7 +121,8 @@ class Intake:
                         raise SourceChanged(
                             f"{_named(self._sources)} changed since the run began. The {chunk.ordinal - 1} chunks "
                             f"planned so far are the same, but from chunk {chunk.ordinal} on nobody can tell. Put it "
-                            f"back as it was, with its time, or start another run with --run."
+                            f"back as it was, with its time (touch -d), or start another run with --run. "
+                            + " ".join(doubts)
                         )
             await known.expect_no_more(self._sources)
         except _HaltedError:

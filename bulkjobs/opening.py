@@ -6,12 +6,13 @@ size or source is told so before anything is sent, since the alternative is to p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bulkjobs.errors import ConfigError, LedgerError, SourceError
-from bulkjobs.ledger import Ledger, RunRow, SourceRow
+from bulkjobs.ledger import Ledger, RunRow, SourceRow, timestamp
 from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
@@ -28,8 +29,8 @@ class OpenedSources:
     """Holds the sources of a run, each ready to be read as often as needed."""
 
     sources: list[Source]
-    doubtful: bool
-    """One of them may not be what the run began with: its size or time differs, or it cannot tell."""
+    doubts: list[str]
+    """What was recorded of each that may not be what the run began with: its size or time differs, or it has none."""
 
 
 async def open_run(ledger: Ledger, run_dir: RunDir, identity: Mapping[str, object]) -> tuple[RunRow, bool]:
@@ -99,7 +100,7 @@ async def open_run_sources(ledger: Ledger, run_dir: RunDir, given: Sequence[Sour
             ledger.record_source(position, row.name, mended.fingerprint, spooled=False)
     return OpenedSources(
         [_repeatable(ledger, run_dir, position, *pair) for position, pair in enumerate(pairs)],
-        doubtful=any(_is_doubtful(*pair) for pair in pairs),
+        doubts=[_recorded(row) for row, source in pairs if _is_doubtful(row, source)],
     )
 
 
@@ -137,6 +138,14 @@ def _is_doubtful(row: SourceRow, source: Source | None) -> bool:
         return source is not None and row.complete
     # A source that broke off has none: what it was mended to is compared chunk by chunk, as far as there are chunks.
     return source is not None and row.fingerprint not in (None, source.fingerprint)
+
+
+def _recorded(row: SourceRow) -> str:
+    """Says how a source was when the run began, so that it can be put back to that."""
+    if row.fingerprint is None or not re.fullmatch(r"\d+:\d+", row.fingerprint):
+        return f"{row.name} cannot tell by itself whether it is the same."
+    size, changed_ns = row.fingerprint.split(":")
+    return f"{row.name} had {int(size):,} bytes, last changed {timestamp(int(changed_ns) / 1e9)}, when the run began."
 
 
 def _reopen(row: SourceRow) -> Source | None:

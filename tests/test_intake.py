@@ -60,7 +60,7 @@ class Run:
                 emit=self.events.append,
             )
             if verify:
-                await intake.verify()
+                await intake.verify([])
                 return []
             return await self._take(intake, ledger, stop_after, accept)
 

@@ -3,11 +3,22 @@
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from bulkjobs import Client, ConfigError, Exit, Rate, Secret, Settings, SourceChanged, SourceError
+from bulkjobs import (
+    Client,
+    ConfigError,
+    Exit,
+    LedgerError,
+    Rate,
+    Secret,
+    Settings,
+    SourceChanged,
+    SourceError,
+)
 from bulkjobs.testing import FakeTransport, VirtualClock, answered, run_virtual
 
 IDS = list(range(1, 31))
@@ -167,3 +178,80 @@ def test_without_credentials_no_folder_is_made(tmp_path):
     with pytest.raises(ConfigError, match="no credentials"):
         session(tmp_path / "run", IDS, access_token=None)
     assert not (tmp_path / "run").exists()
+
+
+def ledger_files(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.iterdir() if path.name.startswith("ledger.db")}
+
+
+def test_a_ledger_that_is_gone_does_not_begin_the_run_anew(tmp_path):
+    """What was accepted stands in `jobs.jsonl`; to begin anew would pay for it again."""
+    run = tmp_path / "run"
+    session(run, IDS)
+    for name in ledger_files(run):
+        (run / name).unlink()
+    sent: list[bytes] = []
+    with pytest.raises(LedgerError, match="pay for the same ids"):
+        session(run, IDS, server_bodies=sent)
+    assert sent == []
+
+
+def test_an_older_ledger_is_noticed_by_the_records_it_does_not_know(tmp_path):
+    run, source = tmp_path / "run", write(tmp_path / "ids.txt", IDS)
+    session(run, source, answer=answered(404))
+    older = ledger_files(run)
+    session(run, source)
+    records = (run / "jobs.jsonl").read_bytes()
+    for name in ledger_files(run):
+        (run / name).unlink()
+    for name, content in older.items():
+        (run / name).write_bytes(content)
+    sent: list[bytes] = []
+    summary = session(run, source, server_bodies=sent)
+    assert (summary.exit_code, sent) == (Exit.STORAGE, [])
+    assert (run / "jobs.jsonl").read_bytes() == records
+
+
+@pytest.mark.parametrize("name", ["held.jsonl", "invalid.jsonl", "other.jsonl"])
+def test_a_sink_is_no_other_file_of_the_run_directory(tmp_path, name):
+    with pytest.raises(ConfigError, match="lies in the run directory"):
+        session(tmp_path / "run", IDS, sinks=(str(tmp_path / "run" / name),))
+
+
+def test_a_sink_is_no_source(tmp_path):
+    source = write(tmp_path / "ids.jsonl", IDS)
+    with pytest.raises(ConfigError, match="is a source as well"):
+        session(tmp_path / "run", source, sinks=(str(source),))
+    assert source.read_text().split() == [str(n) for n in IDS]
+
+
+def test_the_default_file_of_job_records_has_one_name_however_it_is_given(tmp_path):
+    """Named by the option in one session and by default in the next, it still has one line for each chunk."""
+    run = tmp_path / "run"
+    session(run, write(tmp_path / "ids.txt", IDS), answer=answered(404))
+    session(run, tmp_path / "ids.txt", sinks=(str(tmp_path / "x" / ".." / "run" / "jobs.jsonl"),))
+    lines = (run / "jobs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["chunk"] for line in lines] == [1, 2, 3]
+
+
+def test_two_runs_may_share_a_sink_one_after_the_other(tmp_path):
+    """A run that goes on does not cut off what another one wrote meanwhile."""
+    sink = tmp_path / "all.jsonl"
+    a, b = write(tmp_path / "a.txt", IDS), write(tmp_path / "b.txt", range(100, 120))
+    session(tmp_path / "a", a, sinks=(str(sink),), answer=answered(404))
+    session(tmp_path / "b", b, sinks=(str(sink),))
+    assert session(tmp_path / "a", a, sinks=(str(sink),)).exit_code == Exit.STORAGE
+    assert len(sink.read_text().splitlines()) == 2
+
+
+def test_a_touched_file_of_an_unfinished_run_says_how_it_was(tmp_path):
+    """Nobody can tell whether what was not read yet is the same, so the message says what to put back."""
+    source = write(tmp_path / "ids.txt", range(1, 1_001))
+    stopped = session(tmp_path / "run", source, answer=answered(404), workers=1)
+    assert stopped.ids["read"] < 1_000
+    before = source.stat()
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    with pytest.raises(SourceChanged, match=rf"touch -d.*{before.st_size:,} bytes, last changed 2.*Z"):
+        session(tmp_path / "run", source)
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert session(tmp_path / "run", source).exit_code == Exit.ACCEPTED
