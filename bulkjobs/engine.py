@@ -25,7 +25,7 @@ from bulkjobs.chunking import Chunker
 from bulkjobs.delivery import Delivery
 from bulkjobs.endpoints import endpoint_named
 from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, SourceError
-from bulkjobs.events import Event, Observer, RunFinished, RunStarted, Stopping
+from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, RunStarted, Stopping
 from bulkjobs.exits import Exit, exit_code
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
@@ -126,6 +126,7 @@ class Engine:
             if resumed and opened.doubts:
                 await self._intake(opened.sources, ledger).verify(opened.doubts)
             if resumed and await is_settled(ledger):
+                self._emit(RunFinishedBefore(run_id=run.run_id, run_dir=str(self._run_dir.path)))
                 return await self._report(ledger, run, [])
             held = await ledger.begin_session()
             self._emit(

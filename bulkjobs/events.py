@@ -25,6 +25,7 @@ __all__ = [
     "Observer",
     "PollFailed",
     "RunFinished",
+    "RunFinishedBefore",
     "RunStarted",
     "SlotsFull",
     "SourceProgress",
@@ -44,6 +45,14 @@ class RunStarted:
     resumed: bool
     held_at_start: int
     """Chunks that the last session left in flight: their outcome is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinishedBefore:
+    """There is nothing left to do for the run: nothing is sent."""
+
+    run_id: str
+    run_dir: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +200,7 @@ class RunFinished:
 
 Event = (
     RunStarted
+    | RunFinishedBefore
     | SourceProgress
     | ChunkPlanned
     | ChunkAccepted

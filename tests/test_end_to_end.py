@@ -145,6 +145,7 @@ def test_a_file_is_submitted_once_however_often_the_command_is_given(
     requests = here.totals()["requests"]
     assert here.run("--accept", accept) == (0, summary)
     assert here.totals()["requests"] == requests
+    assert "was finished before; nothing is sent" in here.stderr
 
 
 def test_gzip_and_plain_files_are_one_stream_of_ids(town: Callable[..., Town]) -> None:

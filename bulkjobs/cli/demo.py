@@ -79,6 +79,9 @@ def _demo(folder: Path | None) -> int:
         ended, _ = watch(run_dir, [str(given.path)], _settings(ready), Output())
     if not isinstance(ended, RunSummary):
         return ended
+    if ended.exit_code in (Exit.SIGINT, Exit.SIGTERM):
+        print_lines(["The demo was interrupted. What it made is in", str(place)])
+        return ended.exit_code
     faults = list(_faults(ended, given, books))
     print_lines([*closing(ended, run_dir, f"bulkjobs resume {run_dir}"), "", *(faults or [_praise(ended)])])
     print_lines([f"Look further with: bulkjobs status {run_dir}"])

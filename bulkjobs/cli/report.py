@@ -46,23 +46,26 @@ def outcome(exit_code: int) -> str:
     return _OUTCOMES[Exit(exit_code)]
 
 
-def next_steps(summary: RunSummary, run_dir: Path, resume: str) -> Iterator[str]:
+def next_steps(summary: RunSummary, run_dir: Path, resume: str, *, all_read: bool) -> Iterator[str]:
     """Names what is left to do, one line each, and where to look.
 
     Args:
         summary: of the session that ended.
         run_dir: its run directory.
         resume: the command that goes on with it.
+        all_read: whether the sources were read to their end.
     """
     ids = summary.ids
     if ids.get("invalid"):
         yield f"{ids['invalid']:,} invalid ids, each with its line and reason: {run_dir / 'invalid.jsonl'}"
     if ids.get("refused"):
-        yield f"{ids['refused']:,} refused ids, ready to be fed again: {run_dir / 'refused'}"
+        yield f"{ids['refused']:,} refused ids, ready to be fed again: {run_dir / 'refused' / 'chunk-*.txt'}"
     if ids.get("held"):
         yield f"{ids['held']:,} held ids, with the evidence to settle them by: {run_dir / 'held.jsonl'}"
     if ids.get("pending") or summary.chunks.get("pending"):
         yield f"{ids.get('pending', 0):,} ids pending; go on with: {resume}"
+    if not all_read:
+        yield "The source was not read to its end; what was not read is in none of these figures."
 
 
 def table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:

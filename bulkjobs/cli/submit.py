@@ -134,11 +134,23 @@ def _stop_reason(run_dir: Path) -> str | None:
         return None
 
 
+def _all_read(run_dir: Path) -> bool:
+    """Reads whether the sources were read to their end, which the summary does not say."""
+    from bulkjobs.ledger import read_run  # noqa: PLC0415 - as above
+
+    try:
+        run = read_run(run_dir).run
+    except LedgerError:
+        return True  # nobody can tell, and the reason for that was told
+    return run is not None and run.source_finished
+
+
 def closing(summary: RunSummary, run_dir: Path, again: str) -> Iterator[str]:
     """Gives the account of a run, what its exit code means, and what to do next."""
     yield from table(account(summary))
-    yield outcome(summary.exit_code)
-    yield from next_steps(summary, run_dir, again)
+    nothing = summary.exit_code == Exit.ACCEPTED and not summary.ids["read"]
+    yield "There were no ids." if nothing else outcome(summary.exit_code)
+    yield from next_steps(summary, run_dir, again, all_read=_all_read(run_dir))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from bulkjobs.events import (
     LockoutEnded,
     PollFailed,
     RunFinished,
+    RunFinishedBefore,
     RunStarted,
     SlotsFull,
     SourceProgress,
@@ -74,6 +75,9 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
             return None
         case RunStarted():
             return _started(event)
+        case RunFinishedBefore():
+            text = f"The run in {event.run_dir} was finished before; nothing is sent."
+            return Saying(level=Level.INFO, text=text)
         case ChunkAccepted():
             return _accepted(event)
         case ChunkRefused():
