@@ -29,7 +29,7 @@ from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, Run
 from bulkjobs.exits import Exit, exit_code
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
-from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
+from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, OpenJob, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
 from bulkjobs.opening import is_settled, open_run, open_run_sources
 from bulkjobs.ports import Clock, Sink, Source, Transport
@@ -180,6 +180,35 @@ class Engine:
     async def _account(self, ledger: Ledger, *, probe: bool) -> AsyncIterator[_Account]:
         """Opens the way to the server, with everything the ledger knows of the account."""
         settings = self._settings
+        gate, open_jobs = await self._gate(ledger, probe=probe)
+        async with AsyncExitStack() as stack:
+            transport = self._transport
+            if transport is None:
+                transport = await stack.enter_async_context(
+                    HttpTransport(
+                        connections=settings.workers + _SPARE_CONNECTIONS,
+                        request_timeout_s=settings.request_timeout_s,
+                        connect_timeout_s=settings.connect_timeout_s,
+                        clock=self._clock,
+                    )
+                )
+            auth = authenticator_from(
+                settings,
+                gate=gate,
+                transport=transport,
+                request_log=ledger,
+                observer=self._emit,
+                clock=self._clock,
+            )
+            tracker = None
+            if settings.max_active_jobs is not None:
+                tracker = self._tracker(ledger, gate, auth, transport)
+                tracker.resume(open_jobs)
+            yield _Account(gate=gate, auth=auth, transport=transport, tracker=tracker)
+
+    async def _gate(self, ledger: Ledger, *, probe: bool) -> tuple[Gate, list[OpenJob]]:
+        """Makes the gate as the last session left it; `probe`: its first request goes alone."""
+        settings = self._settings
         throttle = Throttle(
             rate=settings.rate,
             lockout_s=settings.effective_lockout_s,
@@ -207,42 +236,22 @@ class Engine:
             learned_limit=state.learned_limit,
             open_jobs=[job.job_id for job in state.open_jobs],
         )
-        async with AsyncExitStack() as stack:
-            transport = self._transport
-            if transport is None:
-                transport = await stack.enter_async_context(
-                    HttpTransport(
-                        connections=settings.workers + _SPARE_CONNECTIONS,
-                        request_timeout_s=settings.request_timeout_s,
-                        connect_timeout_s=settings.connect_timeout_s,
-                        clock=self._clock,
-                    )
-                )
-            auth = authenticator_from(
-                settings,
-                gate=gate,
-                transport=transport,
-                request_log=ledger,
-                observer=self._emit,
-                clock=self._clock,
-            )
-            tracker = None
-            if settings.max_active_jobs is not None:
-                tracker = Tracker(
-                    self._endpoint,
-                    base_url=settings.base_url,
-                    accept=settings.accept,
-                    poll_s=settings.poll_s,
-                    gate=gate,
-                    auth=auth,
-                    transport=transport,
-                    ledger=ledger,
-                    clock=self._clock,
-                    halt=self._halt,
-                    emit=self._emit,
-                )
-                tracker.resume(state.open_jobs)
-            yield _Account(gate=gate, auth=auth, transport=transport, tracker=tracker)
+        return gate, state.open_jobs
+
+    def _tracker(self, ledger: Ledger, gate: Gate, auth: Authenticator, transport: Transport) -> Tracker:
+        return Tracker(
+            self._endpoint,
+            base_url=self._settings.base_url,
+            accept=self._settings.accept,
+            poll_s=self._settings.poll_s,
+            gate=gate,
+            auth=auth,
+            transport=transport,
+            ledger=ledger,
+            clock=self._clock,
+            halt=self._halt,
+            emit=self._emit,
+        )
 
     async def _let_stages_work(
         self, ledger: Ledger, run: RunRow, intake: Intake, delivery: Delivery, account: _Account
