@@ -35,7 +35,7 @@ _ZERO: Final = 48
 _DIGITS_AND_NEWLINE: Final = b"0123456789\n"
 _IS_ODD: Final = np.array([byte not in _DIGITS_AND_NEWLINE for byte in range(256)], dtype=np.bool_)
 _LONGEST_TOKEN_BYTES: Final = 64 * 1024
-"""What has no separator for so long is not an id whatever follows; it is reported once and not kept."""
+"""A longer piece, without the blanks around it, is not an id whatever it holds; its rest is passed over unread."""
 
 _Positions = npt.NDArray[np.intp]
 _Mask = npt.NDArray[np.bool_]
@@ -152,7 +152,7 @@ class Chunker:
         self._source = ""
         self._line = 1
         self._rest = b""
-        self._overlong = b""
+        self._overlong = False
         self._bom_passed = False
 
     @property
@@ -175,11 +175,14 @@ class Chunker:
         self._source = source
         self._line = 1
         self._rest = b""
-        self._overlong = b""
+        self._overlong = False
         self._bom_passed = False
 
     def feed(self, block: bytes) -> Cut:
         """Takes the next block of the source: UTF-8 text of any length that may end anywhere."""
+        if self._overlong:
+            block = block[_first_separator(block) :]
+            self._overlong = not block
         data = self._rest + block
         if not self._bom_passed:
             if len(data) < len(_BOM) and _BOM.startswith(data):
@@ -190,15 +193,9 @@ class Chunker:
         # A carriage return at the very end may be half a line end: it waits with what stands before it.
         end = max(data.rfind(b"\n"), data.rfind(b",")) + 1
         self._rest = data[end:]
-        cut = Cut()
-        if end and self._overlong:
-            self._report_overlong(cut)
-            first = min(p for p in (data.find(b"\n"), data.find(b",")) if p >= 0)
-            self._line += data.count(b"\n", 0, first + 1)
-            data, end = data[first + 1 : end], end - first - 1
         if len(self._rest) > _LONGEST_TOKEN_BYTES:
-            self._overlong = self._overlong or self._rest[:_LONGEST_TOKEN_BYTES]
-            self._rest = b""
+            self._shorten_rest()
+        cut = Cut()
         if end:
             self._take(data[:end], cut)
         return cut
@@ -206,9 +203,7 @@ class Chunker:
     def end(self) -> Cut:
         """Ends the source: what follows its last separator is a token too."""
         cut = Cut()
-        if self._overlong:
-            self._report_overlong(cut)
-        elif self._rest:
+        if self._rest:
             data = self._rest.removeprefix(_BOM) if not self._bom_passed else self._rest
             if data:
                 self._take(data + b"\n", cut)
@@ -226,16 +221,20 @@ class Chunker:
         gathering, self._gathering = self._gathering, _Gathering()
         return last, Tally(invalid=gathering.invalid, duplicate=gathering.duplicate)
 
-    def _report_overlong(self, cut: Cut) -> None:
-        reason = f"more than {_LONGEST_TOKEN_BYTES} bytes without a newline or a comma"
-        if b"\r" in self._overlong:
-            reason += ": are lines ended by CR alone? Convert them to LF"
-        cut.invalid.append(
-            InvalidId(source=self._source, line=self._line, text=shown(self._overlong), reason=reason)
-        )
-        self._gathering.invalid += 1
-        self._read += Tally(invalid=1)
-        self._overlong = b""
+    def _shorten_rest(self) -> None:
+        """Keeps of a long beginning what decides about the whole: no more than twice the longest token."""
+        rest = self._rest.lstrip(BLANKS)
+        # What stands at its end may be behind the id: blanks, and the first half of a line end.
+        core = rest.removesuffix(b"\r").rstrip(BLANKS)
+        if len(core) > _LONGEST_TOKEN_BYTES:
+            self._overlong = True
+            # One byte too long, and that one not blank, so that it stays too long.
+            self._rest = core[:_LONGEST_TOKEN_BYTES] + b"x"
+        else:
+            # More blanks than these say no more: whatever follows, the token is too long, or they are trimmed.
+            behind = rest[len(core) :]
+            line_end = b"\r" if behind.endswith(b"\r") else b""
+            self._rest = core + behind.removesuffix(b"\r")[:_LONGEST_TOKEN_BYTES] + line_end
 
     def _take(self, data: bytes, cut: Cut) -> None:
         """Works on whole tokens: `data` ends with a separator."""
@@ -315,18 +314,37 @@ class Chunker:
         )
 
 
+def _first_separator(block: bytes) -> int:
+    """Gives the position of the first newline or comma; the length of the block if it has none."""
+    return min((at for at in (block.find(b"\n"), block.find(b",")) if at >= 0), default=len(block))
+
+
+def _fault_of(text: bytes) -> str | None:
+    if len(text) <= _LONGEST_TOKEN_BYTES:
+        return fault_of(text)
+    reason = f"more than {_LONGEST_TOKEN_BYTES} bytes without a newline or a comma"
+    if b"\r" in text[:_LONGEST_TOKEN_BYTES]:
+        reason += ": are lines ended by CR alone? Convert them to LF"
+    return reason
+
+
 def _judge(block: _Block, odd: list[int], stays: _Mask, cut: Cut) -> list[int]:
     """Looks at the odd tokens one by one, takes out those that are no ids, gives the invalid ones."""
     invalid = []
     for token in odd:
         text = block.text_of(token)
-        fault = fault_of(text) if text else None
+        fault = _fault_of(text) if text else None
         if text and fault is None:
             continue  # only blanks around it made it odd
         stays[token] = False
         if fault is not None:
             invalid.append(token)
             cut.invalid.append(
-                InvalidId(source=block.source, line=block.line_of(token), text=shown(text), reason=fault)
+                InvalidId(
+                    source=block.source,
+                    line=block.line_of(token),
+                    text=shown(text[:_LONGEST_TOKEN_BYTES]),
+                    reason=fault,
+                )
             )
     return invalid

@@ -3,12 +3,14 @@
 import hashlib
 import itertools
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkjobs import chunking
 from bulkjobs.chunking import Chunker
 from bulkjobs.ids import fault_of
 from bulkjobs.model import Tally
@@ -83,6 +85,49 @@ def test_any_text_in_any_blocks_gives_what_a_plain_reading_gives(text, size, ded
 def test_where_blocks_end_changes_nothing(text, size, blocks):
     """Chunks, tallies and reports are the same for every cutting of the same text, tally by tally."""
     assert cut_up(text, size, blocks=blocks)[:3] == cut_up(text, size)[:3]
+
+
+CAP = 24
+"""Longer than any id, short enough for many long pieces in a small text."""
+
+longs = st.sampled_from(
+    [b"1", b"x", b",", b"\n", b"\r\n", b"\r", b" ", b", ", b" " * 23, b" " * 24, b" " * 25, b"\t" * 60,
+     b"7" * 19, b"7" * 24, b"7" * 25, b"7" * 60, b"x" * 23, b"x" * 26, b"x \r" * 9, b"1 \n " * 3]
+)  # fmt: skip
+long_texts = st.lists(longs, max_size=30).map(b"".join)
+
+
+@given(long_texts, st.integers(1, 4), st.lists(st.integers(0, 700), max_size=40))
+def test_overlong_pieces_are_told_alike_wherever_blocks_end(text, size, blocks):
+    """Digits, junk and blanks beyond the longest token: the same report, and blanks around an id never matter."""
+    with mock.patch.object(chunking, "_LONGEST_TOKEN_BYTES", CAP):
+        whole = cut_up(text, size)
+        assert cut_up(text, size, blocks=blocks)[:3] == whole[:3]
+        assert cut_up(text, size, blocks=list(range(len(text))))[:3] == whole[:3]
+    ids, bad_lines, duplicates = plainly(text, dedupe=True)
+    assert b"\n".join(c.body for c in whole[0]) == b"\n".join(i for i, _ in ids)
+    assert [i.line for i in whole[1]] == bad_lines
+    assert whole[3].totals == Tally(invalid=len(bad_lines), duplicate=duplicates)
+
+
+@pytest.mark.parametrize("text", [b"", b"5", b"5\r", b"\r"], ids=repr)
+def test_blanks_without_end_are_no_fault_and_cost_no_memory(text):
+    """A megabyte of them before and behind an id is what one blank is."""
+    chunker = Chunker(10, dedupe=True)
+    chunker.begin("a")
+    invalid = []
+    for block in [
+        *([b" " * 65_536] * 16),
+        text.rstrip(b"\r"),
+        *([b"\t" * 65_536] * 16),
+        text[-1:].strip(b"5"),
+        b"\n6",
+    ]:
+        invalid += chunker.feed(block).invalid
+        assert len(chunker._rest) <= 2 * 65_536 + 2
+    invalid += chunker.end().invalid
+    last, tail = chunker.finish()
+    assert (invalid, last.body, last.tally + tail) == ([], b"5\n6" if b"5" in text else b"6", Tally())
 
 
 def test_chunks_go_on_over_the_end_of_a_source():

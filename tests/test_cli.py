@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import json
 import os
 import signal
@@ -361,7 +363,67 @@ def test_a_reader_that_went_away_changes_no_exit_code(tells):
         sys.stdout = stdout
 
 
+class Full(io.StringIO):
+    """Is a stream on a full disk."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("arguments", [["submit", "ids.txt"], ["submit", "ids.txt", "--json"], ["--version"]])
+def test_a_full_stdout_is_one_clear_line_and_exit_code_6(arguments, monkeypatch, capsys):
+    """The run is done, and no bug: only its account could not be shown."""
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(arguments) == 6
+    err = capsys.readouterr().err
+    assert "bulkjobs: Standard output cannot be written: No space left on device." in err
+    assert "bug" not in err
+
+
+@pytest.mark.parametrize("stream", [Full(), None], ids=["full", "closed"])
+@pytest.mark.parametrize("options", [[], ["--sink", "-"], ["--quiet"], ["--log-format", "json"]], ids=repr)
+def test_a_stderr_that_takes_nothing_changes_no_exit_code(stream, options, monkeypatch, tells):
+    """A log that nobody reads ends no run."""
+    tells(ends_with(summary(3, accepted=9, invalid=1)))
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main(["submit", "ids.txt", *options]) == 3
+
+
+def test_a_closed_stdout_changes_no_exit_code(monkeypatch, tells):
+    """Nobody wants to read the account."""
+    tells(ends_with(summary(3, accepted=9, invalid=1)))
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["submit", "ids.txt"]) == 3
+
+
+def test_a_file_name_need_not_be_utf_8(monkeypatch, tells):
+    """The default run directory has it in its name, which is escaped on the screen."""
+    tells(ends_with(summary(3, accepted=9, invalid=1)))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["submit", os.fsdecode(b"caf\xe9.txt")]) == 3
+    assert os.fsencode(FakeClient.made[0].run_dir) == b"caf\xe9.txt.run"
+    assert rb"caf\udce9.txt.run/invalid.jsonl" in out.buffer.getvalue()
+
+
 # Failures
+
+
+def test_a_limit_on_open_files_that_is_too_low_is_told_before_anything_is_sent(monkeypatch, capsys):
+    """The event loop would abort."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (39, 4096))
+    assert main(["submit", "ids.txt"]) == 2
+    assert "40 files and connections open, but only 39 are allowed" in capsys.readouterr().err
+    assert FakeClient.made == []
+    assert main(["submit", "ids.txt", "--workers", "7"]) == 0
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_no_more_open_files_is_no_bug(number, capsys, tells):
+    """It says what to do."""
+    tells(OSError(number, os.strerror(number)))
+    assert main(["submit", "ids.txt"]) == 6
+    assert "bulkjobs: No more files or connections can be opened. Allow more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -510,6 +572,29 @@ def test_a_run_is_submitted_looked_at_and_not_sent_twice(tmp_path, monkeypatch, 
     out = capsys.readouterr().out
     assert "5 read = 1 invalid + 1 duplicate + 3 accepted" in out
     assert "ended with exit code 3." in out
+
+
+REDIRECTIONS = {">&-": 3, "<&-": 3, "2>&-": 3, "<&- >&- 2>&-": 3, ">/dev/full": 6, "2>/dev/full": 3}
+
+
+@pytest.mark.parametrize(("redirection", "code"), REDIRECTIONS.items())
+def test_standard_streams_may_be_closed_or_full(redirection, code, tmp_path, service):
+    """The work is done in any case, in files that have no standard stream's number."""
+    (tmp_path / "ids.txt").write_text("1\n2\nx\n")
+    environ = {"BULKJOBS_ACCESS_TOKEN": service["token"], "BULKJOBS_BASE_URL": service["base_url"]}
+    done = subprocess.run(
+        f"exec {sys.executable} -m bulkjobs submit ids.txt {redirection}",
+        shell=True,
+        env={**os.environ, **environ, "PYTHONPATH": str(checkout())},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "bug" not in done.stderr
+    assert ("cannot be written: No space left on device" in done.stderr) == (code == 6)
+    assert json.loads((tmp_path / "ids.txt.run" / "summary.json").read_text())["ids"]["accepted"] == 2
 
 
 def test_a_run_without_credentials_says_so(tmp_path, monkeypatch, capsys):

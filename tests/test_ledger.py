@@ -287,6 +287,49 @@ async def test_a_damaged_ledger_is_an_error_and_not_a_guess(run_dir, clock):
             await ledger.counts()
 
 
+@pytest.mark.parametrize("damage", ["pages", "words"])
+async def test_an_onlooker_calls_a_damaged_ledger_damaged(run_dir, clock, damage):
+    """Whatever it meets while it reads."""
+    async with await Ledger.open(run_dir, clock=clock) as ledger:
+        await ledger.create_run(IDENTITY)
+        for ordinal in range(1, 200):
+            ledger.plan(a_chunk(ordinal))
+    path = run_dir / DATABASE_NAME
+    if damage == "pages":
+        path.write_bytes(path.read_bytes()[:8192] + b"\xff" * (path.stat().st_size - 8192))
+    else:
+        with foreign(run_dir) as database:
+            database.execute("UPDATE run SET identity = '{'")
+    with pytest.raises(LedgerError, match=r"ledger\.db cannot be read: .* Put back a copy"):
+        read_run(run_dir)
+
+
+async def test_a_ledger_at_rest_can_be_read_where_nothing_can_be_written(run_dir, clock, monkeypatch):
+    """On a read-only disk, for instance; with a log beside it, it is not at rest."""
+    connect = sqlite3.connect
+
+    def connect_on_read_only_disk(database, **options):
+        if "immutable=1" not in database:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(database, **options)
+
+    async with await Ledger.open(run_dir, clock=clock) as ledger:
+        await ledger.create_run(IDENTITY)
+    monkeypatch.setattr("bulkjobs.ledger.schema.sqlite3.connect", connect_on_read_only_disk)
+    assert read_run(run_dir).run.identity == IDENTITY
+    (run_dir / f"{DATABASE_NAME}-wal").touch()
+    with pytest.raises(LedgerError, match="unable to open"):
+        read_run(run_dir)
+
+
+async def test_a_path_need_not_be_utf_8(run_dir, clock):
+    """File names are bytes."""
+    odd = run_dir.with_name(os.fsdecode(b"caf\xe9.run"))
+    async with await Ledger.open(odd, clock=clock) as ledger:
+        await ledger.create_run(IDENTITY)
+    assert read_run(odd).run.identity == IDENTITY
+
+
 async def test_a_crash_while_the_schema_is_made_leaves_an_empty_file_that_is_used(tmp_path, clock):
     """The schema is one transaction: all of it or nothing."""
     (tmp_path / DATABASE_NAME).touch()

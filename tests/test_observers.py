@@ -274,6 +274,40 @@ def test_quiet_leaves_what_needs_a_person():
     assert [line.split()[2] for line in lines] == ["error"] * 3
 
 
+def test_quiet_tells_once_what_goes_wrong_for_a_minute():
+    """A server that cannot be reached keeps a run waiting for ever, which nobody would know."""
+    log = Log(least=Level.ERROR)
+    assert log(*map(not_sent, range(1, 31)), after_s=2.0) == []
+    lines = log(*map(not_sent, range(31, 1001)), after_s=2.0)
+    assert len(lines) == 1
+    assert "error Nothing has gone on for 60 s; the run keeps trying. Attempt 31 of chunk 1" in lines[0]
+    assert "Connection refused." in lines[0]
+
+
+def test_quiet_tells_it_again_only_after_something_went_right():
+    """Each outage is news; one that ends within the minute is none."""
+    log = Log(least=Level.ERROR)
+    log(not_sent(), not_sent(), after_s=61.0)
+    assert log(accepted(), not_sent(), not_sent(), after_s=50.0) == []
+    assert len(log(not_sent(), not_sent(), after_s=50.0)) == 1
+
+
+def test_quiet_says_nothing_of_the_waits_that_belong_to_a_run():
+    """A lock-out of five minutes and a job slot that takes an hour end by themselves."""
+    log = Log(least=Level.ERROR)
+    locked = LockedOut(until_utc=NOON + 300, wait_s=300, reason="Status 429.")
+    assert log(locked, LockoutEnded(), locked, LockoutEnded(), after_s=300.0) == []
+    assert log(*[SlotsFull(reason="2 of 2 are busy.")] * 60, after_s=60.0) == []
+
+
+def test_a_name_that_is_no_utf_8_is_escaped_in_json():
+    """File names on disk are bytes."""
+    (line,) = Log(format="json")(
+        RunStarted(run_id="r1", run_dir="caf\udce9.run", resumed=False, held_at_start=0)
+    )
+    assert json.loads(line)["run_dir"] == r"caf\udce9.run"
+
+
 def test_a_stream_that_broke_is_let_go():
     """A closed terminal does not end a run."""
 
@@ -379,3 +413,15 @@ def test_lines_stand_above_the_display_and_markup_in_them_is_text():
         )
         progress(RunFinished(summary=SUMMARY))
     assert "[red]broken[/red]" in stream.getvalue()
+
+
+def test_a_terminal_that_is_gone_ends_no_run():
+    """It hung up, and everything that is drawn fails."""
+
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+    console = Console(file=Gone(), force_terminal=True, width=60)
+    with ProgressObserver(console, clock=HandClock()) as progress:
+        LogObserver(progress, clock=HandClock())(Stopping(reason="SIGHUP."))

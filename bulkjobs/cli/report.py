@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
+from bulkjobs.cli.streams import say
 from bulkjobs.exits import Exit
 from bulkjobs.model import RunSummary
 from bulkjobs.observers.totals import one_line
@@ -74,20 +73,13 @@ def table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield f"{name:<10} {one_line(text)}"
 
 
-def print_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Prints lines on stdout or another stream.
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints lines on stdout.
 
-    A reader that went away (`| head`) is no failure of the run, so the rest is dropped without a word.
+    Raises:
+        OutputError: stdout takes no more.
     """
-    stream = stream or sys.stdout
-    try:
-        stream.write("".join(f"{line}\n" for line in lines))
-        stream.flush()
-    except BrokenPipeError:
-        # Or the interpreter would complain when it flushes the stream at its end.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
+    say("".join(f"{line}\n" for line in lines))
 
 
 def _counts(counts: Mapping[str, int]) -> str:

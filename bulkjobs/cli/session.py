@@ -9,9 +9,10 @@ classes only, because values and messages could hold a secret.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from bulkjobs.cli.streams import OutputError, tell
 from bulkjobs.errors import (
     AuthError,
     BulkJobsError,
@@ -36,16 +38,23 @@ from bulkjobs.settings import Settings
 if TYPE_CHECKING:
     from bulkjobs.client import Client  # aiohttp comes with it, which most commands need not wait for
 
-__all__ = ["Interrupts", "exiting", "failed", "run_session", "tell"]
+__all__ = ["Interrupts", "exiting", "failed", "run_session"]
 
 _EXIT_CODES: Final[tuple[tuple[type[BulkJobsError], Exit], ...]] = (
     (LedgerError, Exit.STORAGE),
     (SinkError, Exit.STORAGE),
+    (OutputError, Exit.STORAGE),
     (AuthError, Exit.STOPPED),
     (ConfigError, Exit.USAGE),
     (SourceError, Exit.USAGE),
 )
 """By rank: of several errors the first kind here decides. Whatever is not here is a bug."""
+_TOO_MANY_FILES: Final = (
+    "No more files or connections can be opened. Allow more with `ulimit -n 1024`, or give fewer --workers, then "
+    "give the command again."
+)
+_FILES: Final = 32
+"""What a session has open besides a connection for each worker: streams, event loop, ledger, source, sinks."""
 _SIGNALLED: Final = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
 
 
@@ -80,6 +89,7 @@ def run_session(
     """
     interrupts = Interrupts()
     try:
+        _require_files(_FILES + settings.workers)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_work(settings, run_dir, sources, observers, interrupts))
     except Exception as error:  # noqa: BLE001 - as in exiting; here the run directory is known
@@ -104,6 +114,16 @@ async def _work(
     finally:
         # After the client is closed: a late signal must not break into that.
         interrupts.detach()
+
+
+def _require_files(count: int) -> None:
+    """Passes when so many files may be open. The event loop ends the process without a word when it lacks one."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < count:
+        raise ConfigError(
+            f"This session may have {count} files and connections open, but only {allowed} are allowed. Allow "
+            "more with `ulimit -n 1024`, or give fewer --workers. Nothing was sent."
+        )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -159,15 +179,6 @@ class Interrupts:
         client.cancel()
 
 
-def tell(message: str) -> None:
-    """Writes a line to stderr, wherever that leads now; a stderr that is gone is no reason to fail."""
-    try:
-        sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        return
-
-
 def failed(error: Exception, run_dir: Path | None) -> int:
     """Tells a person why a command failed, and gives the exit code.
 
@@ -181,13 +192,19 @@ def failed(error: Exception, run_dir: Path | None) -> int:
     codes = [_code(leaf) for leaf in leaves]
     if None in codes:
         return _crashed(error, run_dir)
-    for message in dict.fromkeys(str(leaf) for leaf in leaves):
+    for message in dict.fromkeys(_TOO_MANY_FILES if _lacks_files(leaf) else str(leaf) for leaf in leaves):
         tell(f"bulkjobs: {message}")
     return next(code for _, code in _EXIT_CODES if code in codes)
 
 
 def _code(error: BaseException) -> Exit | None:
+    if _lacks_files(error):
+        return Exit.STORAGE
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), None)
+
+
+def _lacks_files(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

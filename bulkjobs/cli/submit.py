@@ -15,7 +15,8 @@ from typing import Annotated, Final, Literal, Self
 import typer
 
 from bulkjobs.cli.report import account, next_steps, outcome, print_lines, table
-from bulkjobs.cli.session import run_session, tell
+from bulkjobs.cli.session import run_session
+from bulkjobs.cli.streams import tell
 from bulkjobs.clock import SystemClock
 from bulkjobs.errors import ConfigError, LedgerError
 from bulkjobs.events import Event, Observer, RunStarted, Stopping
@@ -102,9 +103,11 @@ def work_on(run_dir: Path, sources: Sequence[str], values: Mapping[str, object],
         print_lines([json.dumps(ended.as_dict())])
     else:
         again_lines = [] if worked else ["This run was finished before; nothing was sent."]
-        print_lines(
-            [*closing(ended, run_dir, again), *again_lines], sys.stderr if records_on_stdout else None
-        )
+        lines = [*closing(ended, run_dir, again), *again_lines]
+        if records_on_stdout:
+            tell("\n".join(lines))
+        else:
+            print_lines(lines)
     return ended.exit_code
 
 
@@ -170,6 +173,9 @@ class _Seen:
 def _observing(output: Output) -> Iterator[list[Observer]]:
     """Chooses what is shown on stderr: a display on a terminal, a log elsewhere, or only what needs a person."""
     clock = SystemClock()
+    if sys.stderr is None:  # it was closed
+        yield []
+        return
     if output.quiet or output.log_format == "json" or not _on_terminal():
         least = Level.ERROR if output.quiet else None
         yield [LogObserver(sys.stderr, clock=clock, format=output.log_format, least=least)]

@@ -24,8 +24,8 @@ from bulkjobs.ledger.schema import (
     DATABASE_NAME,
     Database,
     make_private,
-    open_for_reading,
     open_for_writing,
+    reading,
 )
 from bulkjobs.ledger.values import AccountState, ChunkRow, Counts, RunRow, RunSnapshot, SourceRow, VerdictRow
 from bulkjobs.ledger.writer import CALL, Writer
@@ -418,11 +418,8 @@ def read_run(run_dir: Path) -> RunSnapshot:
     Raises:
         LedgerError: there is no ledger, or it cannot be read.
     """
-    database = open_for_reading(run_dir / DATABASE_NAME)
-    try:
+    with reading(run_dir / DATABASE_NAME) as database:
         return queries.snapshot(database, lock_owner(run_dir))
-    finally:
-        database.close()
 
 
 def _begin_session(database: Database, now: float) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -24,6 +25,7 @@ __all__ = [
     "make_private",
     "open_for_reading",
     "open_for_writing",
+    "reading",
 ]
 
 DATABASE_NAME: Final = "ledger.db"
@@ -181,7 +183,23 @@ def open_for_writing(path: Path) -> Database:
         _create_private(path)
     except OSError as error:
         raise LedgerError(f"The ledger {path} cannot be made: {error.strerror}.") from error
-    return _opened(f"file:{quote(str(path))}?mode=rw", path, _prepare)
+    return _opened(path, "mode=rw", _prepare)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Database]:
+    """Opens a ledger as `open_for_reading` does, for as long as the block lasts.
+
+    Raises:
+        LedgerError: as there, also when it is the block that meets what cannot be read.
+    """
+    database = open_for_reading(path)
+    try:
+        yield database
+    except (sqlite3.Error, ValueError) as error:  # ValueError: a text in it is not what stood there
+        raise _unreadable(path, error) from error
+    finally:
+        database.close()
 
 
 def open_for_reading(path: Path) -> Database:
@@ -192,11 +210,27 @@ def open_for_reading(path: Path) -> Database:
     """
     if not path.is_file():
         raise LedgerError(f"There is no ledger at {path}. Is this the run directory?")
-    return _opened(f"file:{quote(str(path))}?mode=ro", path, _check_readable)
+    try:
+        return _opened(path, "mode=ro", _check_readable)
+    except LedgerError as error:
+        at_rest = not path.with_name(path.name + "-wal").exists()
+        if not isinstance(error.__cause__, sqlite3.OperationalError) or not at_rest:
+            raise
+        # SQLite puts files beside a ledger even to read it, which a read-only directory does not allow. Without a
+        # log nobody has it open, so that it may be read as it is.
+        return _opened(path, "immutable=1", _check_readable)
 
 
-def _opened(uri: str, path: Path, prepare: Callable[[sqlite3.Connection, Path], None]) -> Database:
+def _unreadable(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"The ledger {path} cannot be read: {error}. Put back a copy of it or choose another run."
+    )
+
+
+def _opened(path: Path, how: str, prepare: Callable[[sqlite3.Connection, Path], None]) -> Database:
     database = None
+    # The name as the bytes that it is on disk, which need not be UTF-8.
+    uri = f"file:{quote(os.fsencode(path))}?{how}"
     try:
         # Statements are the same few strings for ever; every one of them stays prepared.
         database = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=512)
@@ -205,9 +239,7 @@ def _opened(uri: str, path: Path, prepare: Callable[[sqlite3.Connection, Path], 
         if database is not None:
             database.close()
         if isinstance(error, sqlite3.Error):
-            raise LedgerError(
-                f"The ledger {path} cannot be read: {error}. Put back a copy of it or choose another run."
-            ) from error
+            raise _unreadable(path, error) from error
         raise
     return database
 

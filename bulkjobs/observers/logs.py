@@ -15,15 +15,18 @@ from typing import Final, Literal, Protocol, get_args
 
 import orjson
 
-from bulkjobs.events import ChunkAccepted, Event, LockoutEnded, RunFinished
+from bulkjobs.events import ChunkAccepted, ChunkRefused, Event, JobChanged, LockoutEnded, RunFinished
 from bulkjobs.observers.totals import Totals, one_line
-from bulkjobs.observers.wording import Level, say
+from bulkjobs.observers.wording import Level, Saying, say
 from bulkjobs.ports import Clock
 
 __all__ = ["LineStream", "LogObserver"]
 
 _LONGEST_SILENCE_S: Final = 600.0
 """Ten minutes: a person who looks in finds a line that is still of use."""
+_PATIENCE_S: Final = 60.0
+"""What goes wrong for so long, with nothing going right in between, may go on for ever: a person should know."""
+_PROGRESS: Final = (ChunkAccepted, ChunkRefused, JobChanged, LockoutEnded)
 _NAMES: Final = {kind: re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in get_args(Event)}
 """Each event's name in JSON, such as `chunk_accepted`."""
 _OVER: Final = 4.0
@@ -84,6 +87,8 @@ class LogObserver:
         self._shown: dict[str, object] = {}
         self._next_sums_utc: float | None = None
         self._repeated: dict[str, _Repeated] = {}
+        self._stuck_since_utc: float | None = None
+        self._stuck_told = False
 
     def __call__(self, event: Event, /) -> None:
         """Writes what the event says, if it says anything new."""
@@ -93,6 +98,8 @@ class LogObserver:
         if isinstance(event, LockoutEnded):
             self._repeated.pop("lockout", None)
         saying = say(event)
+        if self._least > Level.WARN:
+            saying = self._louder_when_stuck(event, saying, now_utc)
         if saying is not None and saying.level >= self._least:
             more = self._count(saying.repeats, now_utc) if saying.repeats else 0
             if more is not None:
@@ -100,6 +107,23 @@ class LogObserver:
                 fields = _fields(event) | ({"repeats": more} if more else {})
                 self._write(now_utc, saying.level, _NAMES[type(event)], text, fields)
         self._sums(now_utc)
+
+    def _louder_when_stuck(self, event: Event, saying: Saying | None, now_utc: float) -> Saying | None:
+        """Makes an error, once, of a warning that keeps coming while nothing else happens.
+
+        A log that leaves warnings out would otherwise be silent for ever when the server is never reached.
+        """
+        if isinstance(event, _PROGRESS):
+            self._stuck_since_utc, self._stuck_told = None, False
+        elif saying is not None and saying.level is Level.WARN and not self._stuck_told:
+            if self._stuck_since_utc is None:
+                self._stuck_since_utc = now_utc
+            stuck_s = now_utc - self._stuck_since_utc
+            if stuck_s >= _PATIENCE_S:
+                self._stuck_told = True
+                text = f"Nothing has gone on for {stuck_s:.0f} s; the run keeps trying. {saying.text}"
+                return Saying(level=Level.ERROR, text=text)
+        return saying
 
     def _count(self, key: str, now_utc: float) -> int | None:
         """Counts one more of a kind; gives how many were passed over, or None to pass over this one."""
@@ -141,7 +165,10 @@ class LogObserver:
             ts = (
                 datetime.fromtimestamp(now_utc, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             )
-            line = orjson.dumps({"ts": ts, "level": level.name.lower(), "event": event} | fields).decode()
+            line = orjson.dumps(
+                {"ts": ts, "level": level.name.lower(), "event": event}
+                | {name: _as_unicode(value) for name, value in fields.items()}
+            ).decode()
         else:
             day_time = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now_utc))
             line = f"{day_time} {level.name.lower():<5} {one_line(text)}"
@@ -150,6 +177,11 @@ class LogObserver:
             self._stream.flush()
         except (OSError, ValueError):  # ValueError: the stream was closed
             self._stream = None
+
+
+def _as_unicode(value: object) -> object:
+    """Escapes what a file name on disk may hold and JSON may not: bytes that are no UTF-8."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _fields(event: Event) -> dict[str, object]:

@@ -6,6 +6,7 @@ thousand chunks a second cost no more than one, and a countdown goes on while no
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -57,14 +58,16 @@ class ProgressObserver:
             refresh_per_second=_DRAWS_PER_S,
             redirect_stdout=False,
         )
-        self._live.start()
+        with contextlib.suppress(OSError):  # a terminal that is gone ends no run
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):  # as above
+                self._live.stop()
             self._live = None
 
     def __call__(self, event: Event, /) -> None:

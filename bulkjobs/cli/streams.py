@@ -1,0 +1,85 @@
+"""The standard streams, which whoever starts a command may have closed, filled or left.
+
+A closed one stays None in `sys`, which is what sources, sinks and logs go by. Only its number is taken here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Final, TextIO
+
+from bulkjobs.errors import BulkJobsError
+
+__all__ = ["OutputError", "hold_numbers", "say", "settle", "tell"]
+
+_NUMBERS: Final = range(3)
+
+
+class OutputError(BulkJobsError):
+    """Says why standard output did not take what was to be shown. The work itself was done."""
+
+
+def hold_numbers() -> None:
+    """Opens the null device on each of the descriptors 0 to 2 that is closed.
+
+    Otherwise the next file or socket would get that number: what is written to stderr would end up in it, and
+    uvloop aborts the process.
+    """
+    for number in _NUMBERS:
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is given, and all below this one are taken.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def say(text: str) -> None:
+    """Writes to stdout. A reader that went away (`| head`) or never was (`>&-`) is no failure.
+
+    Raises:
+        OutputError: stdout takes no more, for instance because the disk is full.
+    """
+    stream = sys.stdout
+    if stream is None:
+        return
+    try:
+        # A name on disk need not be text in any encoding.
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        _mute(stream)
+    except OSError as error:
+        _mute(stream)
+        raise OutputError(
+            f"Standard output cannot be written: {error.strerror or error}. The ledger holds what a run did; "
+            "`bulkjobs status` shows it."
+        ) from error
+
+
+def tell(message: str) -> None:
+    """Writes a line to stderr, wherever that leads now; a stderr that is gone or full is no reason to fail."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+
+def settle() -> None:
+    """Drops what the streams hold and cannot write; else the interpreter ends with an exit code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                _mute(stream)
+
+
+def _mute(stream: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a stream that is closed or has no descriptor
+        number = stream.fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
