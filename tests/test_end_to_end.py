@@ -239,6 +239,20 @@ def test_one_signal_records_what_is_in_flight_and_leaves_the_rest(
     here.check()
 
 
+def test_a_json_log_is_json_to_its_last_line(town: Callable[..., Town]) -> None:
+    """Signals and errors are told in the same form as events."""
+    here = town("--latency", "0.05s..0.1s")
+    process = here.submit("--log-format", "json")
+    here.wait_for_jobs(3)
+    process.send_signal(signal.SIGINT)
+    code, summary = here.finish(process)
+    assert code == summary["exit_code"] == 130
+    assert here.run("--log-format", "json", source="missing.txt")[0] == 2
+    lines = [json.loads(line) for line in here.stderr.splitlines()]
+    assert {"run_started", "message", "run_finished"} <= {line["event"] for line in lines}
+    assert all(line["ts"].endswith("Z") for line in lines)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_gives_up_what_is_in_flight_as_held(
     town: Callable[..., Town], number: signal.Signals, code: int

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from bulkjobs.cli.streams import OutputError, tell
+from bulkjobs.cli.streams import LOG_FORMAT, OutputError, tell
 from bulkjobs.errors import (
     AuthError,
     BulkJobsError,
@@ -64,6 +64,7 @@ def exiting(command: Callable[[], int]) -> None:
     Raises:
         typer.Exit: always.
     """
+    LOG_FORMAT.set("text")  # until the options say otherwise
     try:
         code = command()
     except Exception as error:  # noqa: BLE001 - the last place that can keep a traceback from the user
@@ -167,7 +168,10 @@ class Interrupts:
         name = number.name
         if self._received == 1:
             self.exit_code = _SIGNALLED[number]
-            tell(f"{name}: nothing more is sent, answers in flight are waited for. Once more cancels these.")
+            tell(
+                f"{name}: nothing more is sent, answers in flight are waited for. Once more cancels these.",
+                level="info",
+            )
             client.drain(f"{name} was received.", exit_code=self.exit_code)
             return
         tell(

@@ -6,13 +6,16 @@ A closed one stays None in `sys`, which is what sources, sinks and logs go by. O
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from bulkjobs.errors import BulkJobsError
 
-__all__ = ["OutputError", "hold_numbers", "say", "settle", "tell"]
+__all__ = ["LOG_FORMAT", "OutputError", "hold_numbers", "say", "settle", "tell"]
 
 _NUMBERS: Final = range(3)
 
@@ -59,8 +62,15 @@ def say(text: str) -> None:
         ) from error
 
 
-def tell(message: str) -> None:
+LOG_FORMAT: Final[ContextVar[str]] = ContextVar("LOG_FORMAT", default="text")
+"""Set once the options are read: with `json` every line on stderr is one JSON object, also the last one."""
+
+
+def tell(message: str, *, level: str = "error") -> None:
     """Writes a line to stderr, wherever that leads now; a stderr that is gone or full is no reason to fail."""
+    if LOG_FORMAT.get() == "json":
+        ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message = json.dumps({"ts": ts, "level": level, "event": "message", "text": message})
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"{message}\n")

@@ -16,7 +16,7 @@ import typer
 
 from bulkjobs.cli.report import account, next_steps, outcome, print_lines, table
 from bulkjobs.cli.session import run_session
-from bulkjobs.cli.streams import tell
+from bulkjobs.cli.streams import LOG_FORMAT, tell
 from bulkjobs.clock import SystemClock
 from bulkjobs.errors import ConfigError, LedgerError
 from bulkjobs.events import Event, Observer, RunStarted, Stopping
@@ -92,7 +92,9 @@ def work_on(run_dir: Path, sources: Sequence[str], values: Mapping[str, object],
     Raises:
         ConfigError: the options contradict each other; nothing was sent.
     """
-    settings, output = Settings.of(values), Output.of(values)
+    output = Output.of(values)
+    LOG_FORMAT.set(output.log_format)
+    settings = Settings.of(values)
     records_on_stdout = _STDOUT_SINK in settings.sinks
     if output.json and records_on_stdout:
         raise ConfigError("--json and --sink - both want stdout; give one of them.")

@@ -142,7 +142,7 @@ class StdinSource:
             self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
             kind = os.fstat(self._descriptor).st_mode
         except (AttributeError, OSError, ValueError) as error:  # None, no real file, or closed
-            raise SourceError(f"There is no standard input to read: {error}.") from error
+            raise SourceError("There is no standard input to read: it is closed, or no real file.") from error
         self._may_wait = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(self._descriptor)
 
     async def blocks(self) -> AsyncGenerator[bytes, None]:
