@@ -269,6 +269,8 @@ def _version(library: str) -> str | None:
 
 @contextmanager
 def _folder(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bulkjobs-benchmark-", dir=given) as name:
         yield Path(name)
 
