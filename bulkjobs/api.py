@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
@@ -275,4 +276,17 @@ def _without_secrets(body: bytes, secrets: tuple[str, ...]) -> bytes:
     """Masks what a server echoes of our secrets: answers are kept in the ledger and shown to people."""
     for secret in secrets:
         body = body.replace(secret.encode(), _MASK.encode())
+    if any(mark in body for mark in (b"\\", b"%", b"&#")):
+        for secret in secrets:
+            body = _escaped(secret).sub(_MASK.encode(), body)
     return body
+
+
+@lru_cache(maxsize=64)
+def _escaped(secret: str) -> re.Pattern[bytes]:
+    """Makes the pattern of a secret of which any character may be escaped as JSON, XML and addresses do."""
+    pattern = ""
+    for character in secret:
+        code, percent = ord(character), "".join(f"%{byte:02x}" for byte in character.encode())
+        pattern += rf"(?:\\?{re.escape(character)}|\\u{code:04x}|{percent}|&#0*{code};|&#x0*{code:x};)"
+    return re.compile(pattern.encode(), re.IGNORECASE)

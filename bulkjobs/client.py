@@ -225,6 +225,7 @@ def _placed(sink: Sink, run_dir: RunDir, sources: Sequence[Source]) -> Sink:
         raise ConfigError(
             f"--sink {sink.path} lies in the run directory, where only {run_dir.jobs.name} may be one."
         )
-    if path in (Path(source.name).resolve() for source in sources if source.repeatable):
+    files = [Path(source.name) for source in sources if source.repeatable]
+    if path.exists() and any(file.exists() and file.samefile(path) for file in files):
         raise ConfigError(f"--sink {sink.path} is a source as well. Give another file.")
     return sink

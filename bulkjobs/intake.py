@@ -127,6 +127,13 @@ class Intake:
             await known.expect_no_more(self._sources)
         except _HaltedError:
             return  # nothing will be sent
+        if run is not None and finished and self._tail != run.tail:
+            before, now = run.tail, self._tail
+            raise SourceChanged(
+                f"{_named(self._sources)} changed since the run began: behind the last chunk stood {before.invalid} "
+                f"invalid and {before.duplicate} duplicate ids, now {now.invalid} and {now.duplicate}. Start another "
+                f"run with --run. " + " ".join(doubts)
+            )
 
     async def _chunks(self, report: _InvalidReport | None) -> AsyncGenerator[Chunk, None]:
         for position, source in enumerate(self._sources):

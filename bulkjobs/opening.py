@@ -48,9 +48,12 @@ async def open_run(ledger: Ledger, run_dir: RunDir, identity: Mapping[str, objec
         ConfigError: something of its identity is not as it was.
     """
     if ledger.run is None:
-        if any(path.exists() and path.stat().st_size for path in (run_dir.jobs, run_dir.summary)):
+        # The report of invalid ids is made, empty, before a chunk can go: with sinks elsewhere it is all there is.
+        if run_dir.invalid.exists() or any(
+            path.exists() and path.stat().st_size for path in (run_dir.jobs, run_dir.summary)
+        ):
             raise LedgerError(
-                f"{run_dir.path} has job records or a summary, but its ledger.db knows of no run: it is lost, was "
+                f"{run_dir.path} has reports of a run, but its ledger.db knows of no run: it is lost, was "
                 f"emptied, or came without the ledger.db-wal beside it. To begin anew would pay for the same ids "
                 f"again. Put the ledger back, or choose another run directory with --run."
             )

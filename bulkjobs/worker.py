@@ -156,13 +156,14 @@ class Worker:
             _report_end(permit, evidence, verdict)
             if evidence.status is not None and not _is(verdict, Cause.UNAUTHORIZED):
                 self._auth.worked(token)
+            if isinstance(verdict, Refused):
+                verdict = self._kept(chunk, verdict)
+            verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, verdict)
+            # Only now: an acceptance with the job of another chunk has become unknown.
             if isinstance(verdict, Unknown):
                 self._gate.outcome_unknown()
             elif not _is(verdict, Cause.NOT_SENT):
                 self._gate.outcome_known()
-            if isinstance(verdict, Refused):
-                verdict = self._kept(chunk, verdict)
-            verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, verdict)
             if isinstance(verdict, Accepted):
                 permit.job_opened(verdict.job_id)
             elif _is(verdict, Cause.SLOTS_FULL):

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from bulkjobs.api import HttpTransport
+from bulkjobs.api import HttpTransport, _without_secrets
 from bulkjobs.endpoints import ENDPOINTS
 from bulkjobs.errors import InternalError, LedgerError
 from bulkjobs.model import JobId, Phase, Request, RequestKind
@@ -722,3 +722,21 @@ async def test_a_transport_that_is_not_open_is_a_bug_of_the_caller():
         pass
     with pytest.raises(InternalError):
         await client.request(ask("http://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "CANARY/token+==",
+        "CANARY\\/token+==",
+        "CANARY/token+\\u003d\\u003D",
+        "CANARY%2Ftoken%2b%3d%3D",
+        "CANARY/token&#43;&#x3d;=",
+    ],
+)
+def test_a_token_is_masked_in_every_form_in_which_a_server_may_echo_it(echo):
+    """As it is, escaped as JSON or XML may, or encoded as in an address."""
+    assert (
+        _without_secrets(f'{{"message":"bad token {echo}"}}'.encode(), (TOKEN,))
+        == b'{"message":"bad token ***"}'
+    )

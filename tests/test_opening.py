@@ -255,3 +255,47 @@ def test_a_touched_file_of_an_unfinished_run_says_how_it_was(tmp_path):
         session(tmp_path / "run", source)
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert session(tmp_path / "run", source).exit_code == Exit.ACCEPTED
+
+
+def test_lines_added_behind_the_last_full_chunk_are_noticed(tmp_path):
+    """They make no chunk, and a finished run would pass over them without a word."""
+    source = write(tmp_path / "ids.txt", IDS)
+    session(tmp_path / "run", source)
+    with source.open("a") as file:
+        file.write("\nabc\n1\n")
+    with pytest.raises(SourceChanged, match="now 1 and 1"):
+        session(tmp_path / "run", source)
+
+
+def test_a_ledger_that_is_gone_is_noticed_although_the_records_go_elsewhere(tmp_path):
+    run = tmp_path / "run"
+    session(run, IDS, sinks=(str(tmp_path / "all.jsonl"),))
+    for path in (*map(run.joinpath, ledger_files(run)), run / "summary.json"):
+        path.unlink()
+    with pytest.raises(LedgerError, match="pay for the same ids"):
+        session(run, IDS, sinks=(str(tmp_path / "all.jsonl"),))
+
+
+def test_a_ledger_that_never_knew_its_own_file_of_records_does_not_go_on_behind_it(tmp_path):
+    """Lines in `jobs.jsonl` that the ledger has forgotten are chunks that would be paid for again."""
+    run = tmp_path / "run"
+    session(run, IDS, answer=answered(404), sinks=(str(tmp_path / "all.jsonl"),))
+    (run / "jobs.jsonl").write_text('{"chunk":1}\n')
+    sent: list[bytes] = []
+    assert session(run, IDS, server_bodies=sent).exit_code == Exit.STORAGE
+    assert sent == []
+
+
+def test_a_sink_is_no_second_name_of_a_source(tmp_path):
+    source = write(tmp_path / "ids.jsonl", IDS)
+    (tmp_path / "hard.jsonl").hardlink_to(source)
+    with pytest.raises(ConfigError, match="is a source as well"):
+        session(tmp_path / "run", source, sinks=(str(tmp_path / "hard.jsonl"),))
+
+
+def test_one_job_id_for_every_chunk_pauses_like_any_unknown_outcome(tmp_path):
+    """A cache in between that repeats one answer must not turn a whole run into held chunks."""
+    job = json.dumps({"jobId": "always-the-same", "status": "accepted", "type": "contacts"}).encode()
+    summary = session(tmp_path / "run", range(1, 61), answer=answered(200, job), chunk_size=10, workers=1)
+    assert (summary.chunks["accepted"], summary.chunks["held"]) == (1, 5)
+    assert summary.exit_code == Exit.HELD

@@ -223,7 +223,7 @@ class Ledger:
 
         run = self._known_run()
         await self._writer.call(finish)
-        self._run = replace(run, source_finished=True)
+        self._run = replace(run, source_finished=True, tail=tail)
 
     def _known_run(self) -> RunRow:
         if self._run is None:

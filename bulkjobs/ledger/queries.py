@@ -57,17 +57,18 @@ def timestamp(utc: float) -> str:
 def run_row(database: Database) -> RunRow | None:
     """Reads what the run is, or None before it is made."""
     row = database.execute(
-        "SELECT run_id, created_utc, nonce_key, identity, source_finished FROM run"
+        "SELECT run_id, created_utc, nonce_key, identity, source_finished, tail_invalid, tail_duplicate FROM run"
     ).fetchone()
     if row is None:
         return None
-    run_id, created_utc, nonce_key, identity, source_finished = row
+    run_id, created_utc, nonce_key, identity, source_finished, invalid, duplicate = row
     return RunRow(
         run_id=run_id,
         created_utc=created_utc,
         nonce_key=nonce_key,
         identity=json.loads(identity),
         source_finished=bool(source_finished),
+        tail=Tally(invalid=invalid, duplicate=duplicate),
     )
 
 

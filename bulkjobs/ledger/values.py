@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bulkjobs.model import ChunkState, JobId, JobState, Tally
 
@@ -31,6 +31,8 @@ class RunRow:
     """What must not change between sessions: endpoint, chunk size and the like, as JSON values."""
     source_finished: bool
     """The sources were read to their end: the chunks of the run are all there are."""
+    tail: Tally = field(default_factory=Tally)
+    """What stood behind the last chunk, once the sources were read to their end."""
 
     @property
     def endpoint(self) -> str:

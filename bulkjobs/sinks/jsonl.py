@@ -44,6 +44,7 @@ class JsonLinesSink:
         # Bytes that are no UTF-8 are legal in a file name, but not in the ledger.
         self.name = name or "jsonl:" + os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
         self.path = path
+        self._ours = name is not None
         self._descriptor = -1
         self._position = 0
 
@@ -84,7 +85,8 @@ class JsonLinesSink:
                 raise SinkError(
                     f"{self.path} has {there} bytes, but {position} were written to it. Put the file back."
                 )
-            self._position = there if position is None else position
+            # Of a file of the run directory all lines are the run's, so that a ledger without a position forgot them.
+            self._position = position if position is not None else 0 if self._ours else there
             self._check_rest(there, coming)
             os.ftruncate(self._descriptor, self._position)
             os.lseek(self._descriptor, self._position, os.SEEK_SET)
@@ -92,7 +94,8 @@ class JsonLinesSink:
         except OSError as error:
             reason = _REASONS.get(error.errno or 0, error.strerror or error)
             raise SinkError(f"{self.path} cannot be opened for writing: {reason}.") from error
-        if position is None and there and os.pread(self._descriptor, 1, there - 1) != b"\n":
+        end = self._position
+        if position is None and end and os.pread(self._descriptor, 1, end - 1) != b"\n":
             self._append(b"\n")  # somebody else's last line; a record must not become a part of it
 
     def _check_rest(self, there: int, coming: Sequence[JobRecord]) -> None:
