@@ -162,8 +162,8 @@ class HttpTransport:
             started_utc=started_utc,
             ended_utc=self._clock.utc(),
             status=trail.status,
-            retry_after=_masked(trail.retry_after, secrets),
-            content_type=_masked(trail.content_type, secrets),
+            retry_after=trail.retry_after and _masked(trail.retry_after, secrets),
+            content_type=trail.content_type and _masked(trail.content_type, secrets),
             body=_without_secrets(bytes(trail.body), secrets),
             body_cut=trail.cut,
             error=trail.error,
@@ -260,31 +260,25 @@ def _described(exc: Exception, secrets: tuple[str, ...]) -> str:
             text = exc.message  # its `str` would add the address
         case _:
             text = str(exc)
-    for secret in secrets:
-        text = text.replace(secret, _MASK)
+    text = _masked(text, secrets)
     text = printable(_ADDRESS.sub("<address>", text), limit=_MAX_ERROR_TEXT)
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-
-
-def _masked(text: str | None, secrets: tuple[str, ...]) -> str | None:
-    for secret in secrets:
-        text = text and text.replace(secret, _MASK)
-    return text
 
 
 def _without_secrets(body: bytes, secrets: tuple[str, ...]) -> bytes:
     """Masks what a server echoes of our secrets: answers are kept in the ledger and shown to people."""
     for secret in secrets:
-        body = body.replace(secret.encode(), _MASK.encode())
-    if any(mark in body for mark in (b"\\", b"%", b"&#")):
-        for secret in secrets:
-            body = _escaped(secret).sub(_MASK.encode(), body)
+        body = _pattern(secret).sub(_MASK.encode(), body)
     return body
 
 
+def _masked(text: str, secrets: tuple[str, ...]) -> str:
+    return _without_secrets(text.encode("utf-8", "surrogatepass"), secrets).decode("utf-8", "replace")
+
+
 @lru_cache(maxsize=64)
-def _escaped(secret: str) -> re.Pattern[bytes]:
-    """Makes the pattern of a secret of which any character may be escaped as JSON, XML and addresses do."""
+def _pattern(secret: str) -> re.Pattern[bytes]:
+    """Makes the pattern of a secret, of which any character may be escaped as JSON, XML and addresses do."""
     pattern = ""
     for character in secret:
         code, percent = ord(character), "".join(f"%{byte:02x}" for byte in character.encode())

@@ -193,6 +193,8 @@ async def test_a_sender_never_waits_for_a_failed_sink(ledger):
         await channel.send(record)
     channel.close()
     await stage
+    assert len(channel) == 0
+    assert [record.chunk for record in await ledger.undelivered(0, 10)] == [1, 2, 3]
 
 
 async def test_a_crash_between_sink_and_ledger_leaves_one_line_a_chunk(ledger, tmp_path):

@@ -334,7 +334,8 @@ async def test_a_crash_while_the_schema_is_made_leaves_an_empty_file_that_is_use
     """The schema is one transaction: all of it or nothing."""
     (tmp_path / DATABASE_NAME).touch()
     async with await Ledger.open(tmp_path, clock=clock) as ledger:
-        await ledger.create_run(IDENTITY)
+        run = await ledger.create_run(IDENTITY)
+    assert read_run(tmp_path).run == run
 
 
 async def test_a_file_in_the_place_of_the_run_directory_is_named(tmp_path, clock):

@@ -124,12 +124,12 @@ def test_a_request_shows_neither_token_nor_address_in_its_repr():
 
 
 def test_the_secrets_of_a_request_are_its_token_its_webhook_and_its_client_secret():
-    """Each is given plain, as in an address and as some write it in JSON: a server or a library may quote any."""
+    """As they are; whoever masks them knows the forms in which they may be quoted."""
     hook = "https://me.example/hook?x=1"
-    assert set(secrets_of(submit(webhook=hook))) >= {TOKEN, hook, "https%3A%2F%2Fme.example%2Fhook%3Fx%3D1"}
+    assert set(secrets_of(submit(webhook=hook))) == {TOKEN, hook}
     login = login_request(login_url="https://login.example.com/t", client_id="me", client_secret="s+/ß")
-    assert set(secrets_of(login)) == {"s+/ß", "s%2B%2F%C3%9F", "s+\\/ß"}
-    assert TOKEN in secrets_of(submit())
+    assert secrets_of(login) == ("s+/ß",)
+    assert secrets_of(submit()) == (TOKEN,)
 
 
 def test_a_secret_within_another_comes_after_it():

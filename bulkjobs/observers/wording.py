@@ -98,11 +98,7 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
         case LockoutEnded():
             return Saying(level=Level.INFO, text="The lock-out is over.")
         case SubmitsPaused():
-            text = (
-                f"Several outcomes in a row are unknown, so nothing is submitted until {clock_time(event.until_utc)} "
-                f"({event.wait_s:.0f} s); then one chunk tries."
-            )
-            return Saying(level=Level.WARN, text=text)
+            return _paused(event)
         case SubmitsResumed():
             return Saying(
                 level=Level.INFO, text="The server's answers can be read again; submitting goes on."
@@ -143,6 +139,14 @@ def _started(event: RunStarted) -> Saying:
         return Saying(level=Level.INFO, text=text)
     text += f" {event.held_at_start} chunks were in flight when the last session ended and are held."
     return Saying(level=Level.ERROR, text=text)
+
+
+def _paused(event: SubmitsPaused) -> Saying:
+    text = (
+        f"Several outcomes in a row are unknown, so nothing is submitted until {clock_time(event.until_utc)} "
+        f"({event.wait_s:.0f} s); then one chunk tries."
+    )
+    return Saying(level=Level.WARN, text=text)
 
 
 def _accepted(event: ChunkAccepted) -> Saying:

@@ -107,7 +107,7 @@ def login_request(*, login_url: str, client_id: str, client_secret: str) -> Requ
 
 
 def secrets_of(request: Request) -> tuple[str, ...]:
-    """Gives every text of a request that must not be shown, in each form in which a server may echo it.
+    """Gives every text of a request that must not be shown, unescaped.
 
     The longest stands first, so that replacing them one after the other leaves no rest of any.
     """
@@ -118,8 +118,7 @@ def secrets_of(request: Request) -> tuple[str, ...]:
     query = urlsplit(request.url).query
     if query:
         found.update(value for name, value in parse_qsl(query) if name in _SECRET_PARAMETERS)
-    forms = {form for value in found for form in (value, quote(value, safe=""), value.replace("/", "\\/"))}
-    return tuple(sorted(forms, key=len, reverse=True))
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 def _common_headers(token: str, accept: AnswerFormat) -> tuple[tuple[str, str], ...]:
