@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from bulkjobs.simulator.config import ServiceConfig
     from bulkjobs.simulator.jobs import Job, JobTable
 
-__all__ = ["job_list", "usage"]
+__all__ = ["TYPE", "job_list", "usage"]
 
-_TYPE: Final = "contactDetails"
+TYPE: Final = "contactDetails"
 _CONTACT_DETAILS: Final = 2
 _PER_PAGE: Final = 10
 _MOST_PER_PAGE: Final = 50
@@ -60,7 +60,7 @@ def job_list(
     rows: list[Row] = [
         {
             "jobId": job.job_id,
-            "jobType": _TYPE,
+            "jobType": TYPE,
             "jobStatus": job.state(now).word,
             "createdDate": day_text(client_utc(job.accepted_at)),
             "creditsConsumed": job.debited(now),
@@ -104,7 +104,7 @@ def usage(
             "start": start,
             "end": end,
             "usageForAccount": [
-                {"api": _TYPE, "transactions": ids, "date": date} for date, ids in sorted(per_date.items())
+                {"api": TYPE, "transactions": ids, "date": date} for date, ids in sorted(per_date.items())
             ],
             # The vendor always gives a number; without a quota it is one that nobody uses up.
             "creditsForAccount": [

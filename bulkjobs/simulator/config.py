@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from bulkjobs.errors import ConfigError
 from bulkjobs.simulator.faults import FaultPlan
@@ -95,6 +95,18 @@ class ServiceConfig:
     """From the start of processing to the end. Source: jobs take from one minute up."""
     job_failure_rate: float = 0.0
     """Share of the jobs that end as `failed`."""
+    results_shape: Literal["file", "link"] = "file"
+    """How the results of a job come: as the file itself or as a descriptor with a link to it. Both were seen."""
+    results_packing: Literal["plain", "gzip", "zip"] = "plain"
+    """How the file is packed."""
+    results_id_column: str = "contactId"
+    """Heading of the column with the ids."""
+    results_missing: float = 0.0
+    """Share of the ids that have no row. Which ones follows from the seed and the id alone."""
+    results_early: Literal[400, 404] = 400
+    """How results are refused before the job has finished. What the vendor answers then is not known."""
+    results_link_ttl_s: float = 86_400.0
+    """How long a link is good. Source: 24 hours for the successor's."""
     latency: Span = NOTHING
     """From the arrival of a request to its answer. The request takes effect on arrival."""
     faults: FaultPlan = field(default_factory=FaultPlan)
@@ -103,9 +115,16 @@ class ServiceConfig:
     list_newest_first: bool = False
     """Lists from the newest job down, so that pages shift while jobs are added."""
     books: Path | None = None
-    """File that the accepted bodies are appended to, with an index beside it; None for a temporary one."""
+    """File that the accepted bodies are appended to, with an index and a journal of the submissions beside it;
+    None for a temporary one, without a journal."""
+    books_sync: bool = False
+    """Every entry is on the disk itself before the reply, so that it also outlives the machine's power."""
 
     def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            shown = ", ".join(map(str, allowed))
+            _require(value in allowed, f"{value!r} is no choice for {name}; give one of {shown}.")
         _require(self.token_ttl_s > 0, f"A token cannot live for {self.token_ttl_s} s; give more than 0.")
         _require(
             0 <= self.lockout_s < math.inf,
@@ -125,5 +144,26 @@ class ServiceConfig:
             f"A share of {self.job_failure_rate} failing jobs makes no sense; give 0 to 1.",
         )
         _require(
+            0 <= self.results_missing <= 1,
+            f"A share of {self.results_missing} ids without a row makes no sense; give 0 to 1.",
+        )
+        _require(bool(self.results_id_column), "The column with the ids needs a name.")
+        _require(
+            self.results_link_ttl_s > 0,
+            f"A link cannot be good for {self.results_link_ttl_s} s; give more than 0.",
+        )
+        _require(
+            not self.books_sync or self.books is not None,
+            "Only books on a file can be kept in step with the disk; name a file.",
+        )
+        _require(
             0 <= self.list_lag_s < math.inf, f"A lag of {self.list_lag_s} s makes no sense; give 0 or more."
         )
+
+
+# `Literal` is for the type checker alone; what comes from a command line is checked here.
+_CHOICES = {
+    name: get_args(hint)
+    for name, hint in get_type_hints(ServiceConfig, localns={"Path": object}).items()
+    if get_origin(hint) is Literal
+}

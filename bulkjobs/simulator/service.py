@@ -10,23 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Final, Self
 
 from bulkjobs.simulator.account import Throttle, Tokens
-from bulkjobs.simulator.admin import job_list, usage
+from bulkjobs.simulator.admin import TYPE, job_list, usage
 from bulkjobs.simulator.answers import Answer, error_answer, render
-from bulkjobs.simulator.books import Books
+from bulkjobs.simulator.books import Books, Post
 from bulkjobs.simulator.config import NOTHING, ServiceConfig
-from bulkjobs.simulator.dates import expiry_text, http_date
+from bulkjobs.simulator.dates import created_text, expiry_text, http_date
 from bulkjobs.simulator.faults import Effect, Faults, spoil
 from bulkjobs.simulator.idlist import count_ids
 from bulkjobs.simulator.jobs import Job, JobTable, State, opaque_id
-from bulkjobs.simulator.messages import Kind, Refusal, SimReply, SimRequest
+from bulkjobs.simulator.messages import Kind, Refusal, SimReply, SimRequest, Wire
+from bulkjobs.simulator.results import FILES, check_link, check_ready, descriptor, results_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bulkjobs.simulator.faults import Fault
 
@@ -44,10 +45,32 @@ _METHODS: Final = {
     LOGIN: {"POST": Kind.LOGIN},
     f"{LOGIN}.json": {"POST": Kind.LOGIN},
 }
-_JOB_METHODS: Final = {"GET": Kind.STATUS, "DELETE": Kind.CANCEL}
+# By what follows the id of the job.
+_JOB_METHODS: Final[Mapping[str, Mapping[str, Kind]]] = {
+    "": {"GET": Kind.STATUS, "DELETE": Kind.CANCEL},
+    "/results": {"GET": Kind.RESULTS},
+}
 _CONTENT_TYPES: Final = ("text/plain", "application/octet-stream")
 _STATUS_ROOT: Final = "BulkLeadEnrichmentStatus"
 _NO_REPLY: Final = SimReply(status=200, body=b"", content_type="text/plain")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """Is one request on its way through the service, and what it led to."""
+
+    kind: Kind
+    allowed: tuple[str, ...]
+    """The methods that its path knows."""
+    request: SimRequest
+    now: float
+    number: int
+    """Order of arrival among those of its kind, from 1."""
+    sha256: bytes = b""
+    """Of a submission's body."""
+    fault: Fault | None = None
+    job: Job | None = None
+    """The job that it made."""
 
 
 class Service:
@@ -73,7 +96,7 @@ class Service:
         self._faults = Faults(self.config.faults, seed=self.config.seed)
         self._latency = Random(f"{self.config.seed}/latency")  # noqa: S311 - repeatable on purpose
         self._diagnostics = 0
-        self._books = Books(self.config.books, client_utc=client_utc)
+        self._books = Books(self.config.books, client_utc=client_utc, sync=self.config.books_sync)
 
     def __enter__(self) -> Self:
         return self
@@ -86,27 +109,59 @@ class Service:
         self._books.close()
 
     def handle(self, request: SimRequest, now: float) -> SimReply:
-        """Takes one request at a time not before the last one's, and gives what the client is to see of it."""
+        """Takes one request at a time not before the last one's, and gives what the client is to see of it.
+
+        Raises:
+            OSError: the books cannot be written. Nothing of the request was entered and no job was made, or, when
+                only the journal failed, the job stands in the books.
+        """
         self._jobs.advance(now)
         if request.path.startswith("/_sim/"):
             return self._show_books(request, now)
         kind, allowed = _kind_of(request)
         self._books.requests[kind] += 1
+        call = _Call(kind=kind, allowed=allowed, request=request, now=now, number=self._books.requests[kind])
+        if kind is Kind.SUBMIT:
+            call.sha256 = hashlib.sha256(request.body).digest()
         try:
             self._let_in(kind, request, now)
-            reply = self._meet_faults(kind, allowed, request, now)
+            reply = self._meet_faults(call)
         except Refusal as refusal:
             reply = self._refuse(kind, refusal, request)
         if self.config.latency != NOTHING:
             span = self.config.latency
             reply = replace(reply, delay_s=self._latency.uniform(span.min_s, span.max_s))
+        if kind is Kind.SUBMIT:
+            self._books.note(self._post(call, reply))
         return reply
+
+    def _post(self, call: _Call, reply: SimReply) -> Post:
+        fault, body = call.fault, call.request.body
+        unasked = fault is not None and fault.effect is Effect.BEFORE
+        try:
+            ids = count_ids(body, max_ids=len(body)) if call.job is None else call.job.ids
+        except Refusal:
+            ids = None
+        return Post(
+            at=call.now,
+            number=call.number,
+            body_bytes=len(body),
+            sha256=call.sha256,
+            ids=ids,
+            status=None if unasked and reply.wire in (Wire.RESET, Wire.CLOSE) else reply.status,
+            job_id=None if call.job is None else call.job.job_id,
+            wire=reply.wire.value,
+            fault=None if fault is None else fault.name,
+        )
 
     def _let_in(self, kind: Kind, request: SimRequest, now: float) -> None:
         """Passes a request that token and throttle let through.
 
         A token that never was one belongs to no account: it is refused, but not counted. An expired one is.
+        A link to a file takes no token at all.
         """
+        if kind is Kind.FILE:
+            return
         token = request.headers.get("accesstoken")
         if kind is not Kind.LOGIN and not self._tokens.known(token):
             raise Refusal(401, "401-152", "No valid accessToken in the header.")
@@ -129,34 +184,34 @@ class Service:
                 text = lie
         return (("Retry-After", text),)
 
-    def _meet_faults(self, kind: Kind, allowed: tuple[str, ...], request: SimRequest, now: float) -> SimReply:
-        fault = self._faults.draw(kind, self._books.requests[kind])
+    def _meet_faults(self, call: _Call) -> SimReply:
+        fault = self._faults.draw(call.kind, call.number)
         if fault is None:
-            return self._answer(kind, allowed, request, now, appears_at=now)
+            return self._answer(call, appears_at=call.now)
+        call.fault = fault
         self._books.faults[fault.name] += 1
-        return self._spoil(fault, kind, allowed, request, now)
+        return self._spoil(fault, call)
 
-    def _spoil(
-        self, fault: Fault, kind: Kind, allowed: tuple[str, ...], request: SimRequest, now: float
-    ) -> SimReply:
-        reply = _NO_REPLY
+    def _spoil(self, fault: Fault, call: _Call) -> SimReply:
+        reply, request = _NO_REPLY, call.request
         if fault.effect is not Effect.BEFORE:
             late = fault.effect is Effect.LATE
-            appears_at = now + self.config.faults.late_s if late else now
+            appears_at = call.now + self.config.faults.late_s if late else call.now
             try:
-                reply = self._answer(kind, allowed, request, now, appears_at=appears_at)
+                reply = self._answer(call, appears_at=appears_at)
             except Refusal as refusal:
-                reply = self._refuse(kind, refusal, request)
+                reply = self._refuse(call.kind, refusal, request)
         return spoil(fault, reply, as_json=request.wants_json, diagnostic_code=self._diagnostic_code())
 
-    def _answer(
-        self, kind: Kind, allowed: tuple[str, ...], request: SimRequest, now: float, *, appears_at: float
-    ) -> SimReply:
-        match kind:
+    def _answer(self, call: _Call, *, appears_at: float) -> SimReply:
+        request, now = call.request, call.now
+        match call.kind:
             case Kind.SUBMIT:
-                answer = self._submit(request, now, appears_at)
+                answer = self._submit(call, appears_at)
             case Kind.STATUS:
                 answer = _status(self._jobs.find(_job_id(request)), now)
+            case Kind.RESULTS | Kind.FILE:
+                return self._download(call)
             case Kind.CANCEL:
                 job = self._jobs.find(_job_id(request))
                 self._jobs.cancel(job, now)
@@ -164,20 +219,18 @@ class Service:
             case Kind.LIST:
                 answer = job_list(request.query, self._jobs, self.config, now, self._client_utc)
             case Kind.USAGE:
-                jobs_url = f"http://{request.headers.get('host', 'localhost')}{API}/admin/jobs"
+                jobs_url = f"http://{_host(request)}{API}/admin/jobs"
                 answer = usage(
                     request.query, self._jobs, self.config, now, self._client_utc, jobs_url=jobs_url
                 )
             case Kind.LOGIN:
                 answer = self._login(request, now)
             case Kind.OTHER:
-                if allowed:
-                    headers = (("Allow", ", ".join(allowed)),)
-                    raise Refusal(405, "405-151", "Method not allowed.", headers=headers)
-                raise Refusal(404, "404-152", "There is nothing at this path.")
+                raise _nowhere(call.allowed)
         return render(answer, as_json=request.wants_json)
 
-    def _submit(self, request: SimRequest, now: float, appears_at: float) -> Answer:
+    def _submit(self, call: _Call, appears_at: float) -> Answer:
+        request = call.request
         if request.headers.get("content-type", "").lower() not in _CONTENT_TYPES:
             raise Refusal(415, "415-151", f"Content-Type must be one of {', '.join(_CONTENT_TYPES)}.")
         try:
@@ -186,13 +239,30 @@ class Service:
             self._books.malformed += 1
             raise
         self._jobs.check_room(ids)
-        sha256 = hashlib.sha256(request.body).digest()
-        webhook = request.query.get("webhook")
-        job = self._jobs.create(ids=ids, sha256=sha256, webhook=webhook, at=appears_at, now=now)
+        job = self._jobs.draw(
+            ids=ids, sha256=call.sha256, at=appears_at, webhook=request.query.get("webhook")
+        )
         self._books.add(job, request.body)
+        self._jobs.enter(job, call.now)
+        call.job = job
         # The vendor's `type` is `contacts` here and `contact` from then on.
         content = {"jobId": job.job_id, "status": State.ACCEPTED.word, "type": "contacts"}
         return Answer(root=_STATUS_ROOT, content=content)
+
+    def _download(self, call: _Call) -> SimReply:
+        request, now = call.request, call.now
+        if call.kind is Kind.FILE:
+            job = self._jobs.find(check_link(request.path, request.query, self.config, now))
+        else:
+            job = self._jobs.find(_job_id(request))
+        check_ready(job, self.config, now)
+        if call.kind is Kind.RESULTS and self.config.results_shape == "link":
+            created = created_text(self._client_utc(job.accepted_at))
+            answer = descriptor(job, self.config, now, host=_host(request), job_type=TYPE, created=created)
+            return render(answer, as_json=request.wants_json)
+        body = self._books.body(job.job_id)
+        assert body is not None, "every job stands in the books"
+        return results_file(job, body, self.config, now)
 
     def _login(self, request: SimRequest, now: float) -> Answer:
         query = request.query
@@ -276,16 +346,30 @@ class Service:
 def _kind_of(request: SimRequest) -> tuple[Kind, tuple[str, ...]]:
     """Gives the kind of a request, and the methods its path knows."""
     path = request.path
+    methods: Mapping[str, Kind] = {}
     if path.startswith(f"{_JOBS}/"):
-        job_id = path.removeprefix(f"{_JOBS}/")
-        methods = _JOB_METHODS if job_id and "/" not in job_id else {}
+        job_id = path.removeprefix(f"{_JOBS}/").partition("/")[0]
+        if job_id:
+            methods = _JOB_METHODS.get(path.removeprefix(f"{_JOBS}/{job_id}"), {})
+    elif path.startswith(FILES):
+        methods = {"GET": Kind.FILE}
     else:
         methods = _METHODS.get(path, {})
     return methods.get(request.method, Kind.OTHER), tuple(methods)
 
 
+def _nowhere(allowed: tuple[str, ...]) -> Refusal:
+    if allowed:
+        return Refusal(405, "405-151", "Method not allowed.", headers=(("Allow", ", ".join(allowed)),))
+    return Refusal(404, "404-152", "There is nothing at this path.")
+
+
 def _job_id(request: SimRequest) -> str:
-    return request.path.rpartition("/")[2]
+    return request.path.removeprefix(f"{_JOBS}/").partition("/")[0]
+
+
+def _host(request: SimRequest) -> str:
+    return request.headers.get("host", "localhost")
 
 
 def _status(job: Job, now: float) -> Answer:
