@@ -45,7 +45,15 @@ from bulkjobs.simulator import (
 from bulkjobs.simulator.dates import expiry_text
 from bulkjobs.simulator.idlist import count_ids
 from bulkjobs.simulator.messages import Refusal
-from bulkjobs.simulator.spelling import read_count, read_duration, read_rate, read_span
+from bulkjobs.simulator.spelling import (
+    read_count,
+    read_counts,
+    read_duration,
+    read_rate,
+    read_rule,
+    read_span,
+    read_text,
+)  # fmt: skip
 
 # --- independence -----------------------------------------------------------------------------------------
 
@@ -206,6 +214,39 @@ def test_a_job_takes_one_to_ten_thousand_ids(ids, expected):
     with Service() as service:
         assert submit(service, 0, b"\n".join(b"%d" % n for n in range(1, ids + 1))).status == expected
         assert service.totals()["ids"] == (ids if expected == 200 else 0)
+
+
+@pytest.mark.parametrize("rule", ["5,*0007", frozenset({5, 10_007, 20_007})])
+@pytest.mark.parametrize(
+    ("body", "bad"),
+    [(b"1,2,3", False), (b"1,5", True), (b"5", True), (b"55\n15,51", False), (b"4\n10007,6", True),
+     (b"4,20007", True), (b"100070,7,70007" , None)],
+)  # fmt: skip
+def test_one_bad_id_refuses_the_whole_job_and_is_not_named(rule, body, bad):
+    with Service(ServiceConfig(bad_ids=rule)) as service:
+        reply = submit(service, 0, body)
+        totals = service.totals()
+    if bad is None:  # only the rule speaks of endings
+        bad = isinstance(rule, str)
+    assert totals["bad_id_refusals"] == totals["submits_refused"] == bad
+    assert totals["malformed_bodies"] == 0
+    assert totals["jobs"] == (not bad)
+    if bad:
+        assert (reply.status, content(reply)["errorNumber"]) == (400, "400-108")
+        assert not re.search("[0-9]", message(reply))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "words"), [(413, "larger than 10 bytes"), (400, "maximum 3 records at a time")]
+)
+def test_a_body_above_the_limit_is_refused_in_either_way(refusal, words):
+    with Service(ServiceConfig(max_body_bytes=10, body_refusal=refusal)) as service:
+        assert submit(service, 0, b"10,20\n30,4").status == 200
+        reply = submit(service, 0, b"10,20\n30,40")
+        totals = service.totals()
+    assert reply.status == refusal
+    assert words in message(reply)
+    assert (totals["too_large"], totals["submits_refused"], totals["jobs"]) == (1, 1, 1)
 
 
 # --- tokens -----------------------------------------------------------------------------------------------
@@ -497,7 +538,9 @@ def test_usage_needs_its_parameters():
 @pytest.mark.parametrize(
     "options",
     [{"max_active_jobs": 0}, {"quota_ids": -1}, {"max_ids": 0}, {"job_failure_rate": 1.5}, {"lockout_s": -1},
-     {"lockout_s": float("nan")}, {"token_ttl_s": 0}, {"list_lag_s": -1}],
+     {"lockout_s": float("nan")}, {"token_ttl_s": 0}, {"list_lag_s": -1}, {"max_body_bytes": 0}, {"body_refusal": 414},
+     {"bad_ids": "1;2"}, {"bad_ids": "0007*"}, {"results_missing": 2}, {"results_shape": "paper"}, {"results_id_column": ""},
+     {"results_link_ttl_s": 0}, {"books_sync": True}],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(ConfigError):
@@ -524,12 +567,17 @@ def test_durations_ranges_rates_and_counts_are_read():
     assert read_rate("900/5m") == Limit(count=900, window_s=300)
     assert read_rate("none") is read_count("none") is None
     assert read_count("17") == 17
+    assert read_counts("100,10000") == (100, 10_000)
+    assert read_counts("none") == ()
+    assert (read_rule("*07"), read_rule("none")) == ("*07", "")
+    assert (read_text("soon"), read_text("none")) == ("soon", None)
 
 
 @pytest.mark.parametrize(
     ("read", "text"),
     [(read_duration, "5 m"), (read_duration, "-1"), (read_duration, ""), (read_duration, "1w"), (read_span, "2..1"),
-     (read_span, ".."), (read_rate, "900"), (read_rate, "0/5m"), (read_rate, "9/0s"), (read_count, "2.5")],
+     (read_span, ".."), (read_rate, "900"), (read_rate, "0/5m"), (read_rate, "9/0s"), (read_count, "2.5"),
+     (read_counts, "1,none"), (read_counts, "1,,2"), (read_counts, "")],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(read, text):
     with pytest.raises(ConfigError):

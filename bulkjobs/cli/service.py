@@ -30,7 +30,7 @@ class ServiceOption:
     default: str | float | bool
     help: str
     metavar: str | None = None
-    read: Literal["duration", "span", "rate", "count", "counts", "text"] | None = None
+    read: Literal["duration", "span", "rate", "count", "counts", "rule", "text"] | None = None
     """Which reader of `simulator.spelling` its text goes through; None takes it as it is."""
 
     @property
@@ -70,6 +70,42 @@ SERVICE_OPTIONS: Final = (
     _Row(
         "--results-id-column", "results_id_column", "contactId", "Heading of the column with the ids.", "NAME"
     ),
+    _Row("--max-ids", "max_ids", 10_000, "Most ids in one job.", "N"),
+    _Row(
+        "--max-body-bytes", "max_body_bytes", "none", "Largest body of a submission, or none.", "N", "count"
+    ),
+    _Row("--body-refusal", "body_refusal", 413, "A larger one is refused with 413 or 400.", "STATUS"),
+    _Row(
+        "--bad-ids",
+        "bad_ids",
+        "none",
+        "Ids for which a whole job is refused: 13,*0007 for 13 and every id that ends in 0007; or none.",
+        "RULE",
+        "rule",
+    ),
+    _Row("--list-lag", "list_lag_s", "0s", "How old a job must be to be listed.", "TIME", "duration"),
+    _Row("--list-newest-first", "list_newest_first", False, "List from the newest job down."),
+    _Row("--list-keeps", "list_keeps", "none", "List only the N newest jobs, or none for all.", "N", "count"),
+    _Row("--list-hides-type", "list_hides_type", False, "List no contact jobs at all."),
+    _Row(
+        "--list-type", "list_type", "contactDetails", "How the list names the type of contact jobs.", "NAME"
+    ),
+    _Row("--list-status", "list_status", "word", "It writes a state as word or number.", "FORM"),
+    _Row("--list-dates", "list_dates", "day", "It writes a date as day, time or zoned.", "FORM"),
+    _Row("--list-zone", "list_zone_h", 0.0, "Hours that its dates are ahead of UTC.", "HOURS"),
+    _Row("--foreign-per-submit", "foreign_per_submit", 0.0, "Jobs of others for each submission.", "RATE"),
+    _Row(
+        "--foreign-per-page", "foreign_per_page", 0.0, "Jobs of others after each page of the list.", "RATE"
+    ),
+    _Row(
+        "--foreign-sizes",
+        "foreign_sizes",
+        "none",
+        "How many ids these have, e.g. 100,10000; none for as many as the last submission.",
+        "N,N",
+        "counts",
+    ),
+    _Row("--foreign-shared", "foreign_shared", 0, "How many of them are in the last submission too.", "N"),
     _Row("--seed", "seed", 0, "Job ids, durations and faults follow from it."),
 )
 """In the order of the help."""

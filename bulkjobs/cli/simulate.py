@@ -21,8 +21,13 @@ _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0
 _Token = Annotated[str, typer.Option(help="An access token that is always good.")]
 _Fault = Annotated[
     list[str] | None,
-    typer.Option(metavar="RULE", help="[KIND:]NAME=RATE or KIND:NAME@NUMBER, e.g. submit:reset_after=0.01."),
+    typer.Option(
+        metavar="RULE",
+        help="[KIND:]NAME=RATE, KIND:NAME@NUMBER or KIND:NAME@FIRST-LAST, e.g. submit:reset_after=0.01.",
+    ),
 ]
+_Late = Annotated[str, typer.Option(metavar="TIME", help="How long after a _late fault its job appears.")]
+_Slow = Annotated[str, typer.Option(metavar="TIME", help="How much later a slow_after answer comes.")]
 _Speed = Annotated[float, typer.Option(help="Simulated seconds in one real second.")]
 _Books = Annotated[
     Path | None,
@@ -44,6 +49,8 @@ def simulate(
     port: _Port = 0,
     token: _Token = "simulator-token",  # noqa: S107 - for tests
     fault: _Fault = None,
+    late: _Late = "4m",
+    slow: _Slow = "2m",
     speed: _Speed = 1.0,
     books: _Books = None,
     books_sync: _BooksSync = False,
@@ -60,13 +67,8 @@ def simulate(
     from bulkjobs.simulator.spelling import read_duration  # noqa: PLC0415
 
     try:
-        config = configured(
-            given,
-            tokens=(token,),
-            faults=FaultPlan.of(*(fault or ())),
-            books=books,
-            books_sync=books_sync,
-        )
+        faults = FaultPlan.of(*(fault or ()), late_s=read_duration(late), slow_s=read_duration(slow))
+        config = configured(given, tokens=(token,), faults=faults, books=books, books_sync=books_sync)
         run_s = read_duration(run_for) if run_for else None
         _run(_serve(config, host=host, port=port, speed=speed, run_s=run_s))
     except ConfigError as error:

@@ -131,9 +131,15 @@ class Books:
         self.submits_refused = 0
         """Submissions that the service answered with anything but a job, throttled ones included."""
         self.malformed = 0
-        """Of these, those whose body was not a list of ids."""
+        """Of the refused ones, those whose body was not a list of ids."""
+        self.bad_ids = 0
+        """Of the refused ones, those with a well-formed id that is bad."""
+        self.too_large = 0
+        """Of the refused ones, those whose body had too many bytes."""
         self.unauthorized = 0
         """Requests of any kind without a good token."""
+        self.last_job_id: str | None = None
+        """Of the client's last job."""
         self.jobs = 0
         """Jobs made for the client; others' are counted apart."""
         self.ids = 0
@@ -166,6 +172,7 @@ class Books:
             self.foreign_jobs += 1
             self.foreign_ids += job.ids
             return
+        self.last_job_id = job.job_id
         self.jobs += 1
         self.ids += job.ids
         self.repeated_bodies += job.sha256 in self._seen

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from bulkjobs.simulator.messages import Refusal
 
-__all__ = ["created_text", "day_text", "expiry_text", "http_date", "period_bounds", "period_text"]
+__all__ = ["created_text", "expiry_text", "http_date", "period_bounds", "period_text"]
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -27,11 +27,6 @@ def expiry_text(utc: float) -> str:
 def http_date(utc: float) -> str:
     """Writes a date for a header. Source: RFC 9110, section 5.6.7."""
     return formatdate(utc, usegmt=True)
-
-
-def day_text(utc: float) -> str:
-    """Writes the day, `YYYY-MM-DD`."""
-    return period_text(utc, "day")
 
 
 def created_text(utc: float, form: Literal["day", "time", "zoned"] = "zoned", *, zone_h: float = 0.0) -> str:

@@ -63,6 +63,8 @@ class Job:
     fails: bool
     foreign: bool = False
     """Somebody else made it on the same account."""
+    job_type: str | None = None
+    """As the job list names it; None for a contact job."""
     aborted: bool = False
     position: int = 0
     length: int = 0
@@ -140,7 +142,14 @@ class JobTable:
             )
 
     def draw(
-        self, *, ids: int, sha256: bytes, at: float, webhook: str | None = None, foreign: bool = False
+        self,
+        *,
+        ids: int,
+        sha256: bytes,
+        at: float,
+        webhook: str | None = None,
+        foreign: bool = False,
+        job_type: str | None = None,
     ) -> Job:
         """Draws a job that appears at `at`, now or later. It is none until it is entered."""
         config, number = self._config, next(self._numbers)
@@ -156,6 +165,7 @@ class JobTable:
             ends_at=starts_at + self._seconds(config.job_time),
             fails=self._draw.random() < config.job_failure_rate,
             foreign=foreign,
+            job_type=job_type,
         )
 
     def enter(self, job: Job, now: float) -> None:
@@ -167,15 +177,15 @@ class JobTable:
         self.advance(now)
 
     def find(self, job_id: str) -> Job:
-        """Finds a job.
+        """Finds a contact job.
 
         Raises:
             Refusal: 404, there is none of that id, or not yet.
         """
-        try:
-            return self._by_id[job_id]
-        except KeyError:
-            raise Refusal(404, "404-151", "Job not found.") from None
+        job = self._by_id.get(job_id)
+        if job is None or job.job_type is not None:
+            raise Refusal(404, "404-151", "Job not found.")
+        return job
 
     def cancel(self, job: Job, now: float) -> None:
         """Aborts a job whose processing has not begun; its slot and its quota are free again.

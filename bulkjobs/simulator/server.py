@@ -13,7 +13,8 @@ from aiohttp import web
 
 from bulkjobs.errors import ConfigError
 from bulkjobs.simulator.messages import SimReply, SimRequest, Wire
-from bulkjobs.simulator.service import API, BOOKS, LOGIN, Service
+from bulkjobs.simulator.routes import API, BOOKS, LOGIN
+from bulkjobs.simulator.service import Service
 
 if TYPE_CHECKING:
     from types import TracebackType
