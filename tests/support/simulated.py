@@ -110,7 +110,7 @@ def _as_seen(request: Request) -> SimRequest:
         method=request.method,
         path=unquote(url.path),
         query=dict(parse_qsl(url.query, keep_blank_values=True)),
-        headers={name.lower(): value for name, value in request.headers},
+        headers={"host": url.netloc, **{name.lower(): value for name, value in request.headers}},
         body=request.body,
     )
 
@@ -154,8 +154,9 @@ class Account:
                 SimRequest(method="GET", path=f"/_sim/books/jobs{path}", query={}, headers={}), now
             ).body
 
-        jobs = [json.loads(line)["jobId"] for line in show("").splitlines()]
-        return cls(run_dir=run_dir, bodies={job: show(f"/{job}/ids") for job in jobs})
+        jobs = [json.loads(line) for line in show("").splitlines()]
+        ours = [job["jobId"] for job in jobs if not job["foreign"]]
+        return cls(run_dir=run_dir, bodies={job: show(f"/{job}/ids") for job in ours})
 
     @classmethod
     def from_file(cls, run_dir: Path, books: Path) -> Account:
@@ -164,7 +165,11 @@ class Account:
         jobs = json_lines(books.with_name(books.name + ".jsonl"))
         return cls(
             run_dir=run_dir,
-            bodies={job["jobId"]: text[job["position"] : job["position"] + job["length"]] for job in jobs},
+            bodies={
+                job["jobId"]: text[job["position"] : job["position"] + job["length"]]
+                for job in jobs
+                if not job["foreign"]
+            },
         )
 
     def check(self, ids: Iterable[int]) -> dict[str, Any]:
