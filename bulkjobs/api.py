@@ -5,6 +5,9 @@ Rules of this file:
 - It is the only user of the aiohttp client, and it decides nothing: what evidence means is `verdict`'s.
 - A request is sent once. aiohttp repeats some requests by itself when a reused connection breaks; the hook
   in front of the first byte stops that, for every method and whatever a later version may repeat.
+- An answer counts only if it came after the question. aiohttp gives a request whatever stands in the
+  connection's buffer, such as a second answer to the request before; a 429 of that kind would be taken for
+  proof that nothing happened, and the ids paid twice. So a connection must be silent up to the first byte.
 - Redirects are never followed: aiohttp would carry the access token to another host.
 - No secret leaves through an error's text or an echoed answer. aiohttp's errors show whole addresses in
   their `str` and the headers in their `repr`.
@@ -13,6 +16,7 @@ Rules of this file:
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
     from types import SimpleNamespace, TracebackType
+
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
     from bulkjobs.ports import Clock
 
@@ -54,19 +61,48 @@ class _Trail:
     """Is how far one request got. aiohttp's hooks write it, also when the request ends in an exception."""
 
     before_first_byte: Callable[[], Awaitable[None]] | None
+    clock: Clock
     phase: Phase = Phase.STARTED
+    connection: Connection | None = None
     reused: bool | None = None
     hook_error: Exception | None = None
+    unasked: str | None = None
+    """What the connection did that made it useless after the last moment to say that nothing was sent."""
+    sent_utc: float | None = None
+    answered_utc: float | None = None
     status: int | None = None
     retry_after: str | None = None
     content_type: str | None = None
     body: bytearray = field(default_factory=bytearray)
+    read_bytes: int = 0
     cut: bool = False
     error: str | None = None
 
     def reached(self, phase: Phase) -> None:
         # Never backwards: after a repetition was stopped, bytes of the first try have still left.
         self.phase = max(self.phase, phase)
+
+
+_TRAIL: Final[ContextVar[_Trail]] = ContextVar("_TRAIL")
+"""The trail of the request that the running task makes: aiohttp's hooks do not tell the connection."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives no connection that was used before and then spoke unasked, and notes which one it gives."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
+    ) -> Connection:
+        trail = _TRAIL.get()
+        while True:
+            trail.connection = await super().connect(req, traces, timeout)
+            # A fresh one that speaks at once is met before the first byte; to go on here would be a loop of connects.
+            if not trail.reused or _unusable(trail.connection) is None:
+                return trail.connection
+            trail.connection.close()
 
 
 class HttpTransport:
@@ -96,7 +132,8 @@ class HttpTransport:
             ssl_context: for a private certificate authority; None takes the system's.
         """
         self._connections = connections
-        # No `sock_read`: it could only turn a slow answer into an unknown outcome sooner.
+        # `total` alone bounds a server that reads no further or drips its answer. No `sock_read`: it could only
+        # turn a slow answer into an unknown outcome sooner. Above 5 s aiohttp rounds up to a whole second.
         self._timeout = aiohttp.ClientTimeout(
             total=request_timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s
         )
@@ -106,7 +143,7 @@ class HttpTransport:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=self._connections,
                 keepalive_timeout=_KEEP_ALIVE_S,
                 ssl=True if self._ssl_context is None else self._ssl_context,
@@ -148,13 +185,17 @@ class HttpTransport:
         """
         if self._session is None:
             raise InternalError("A request was made outside `async with HttpTransport(...)`.")
-        trail = _Trail(before_first_byte)
+        trail = _Trail(before_first_byte, self._clock)
         secrets = secrets_of(request)
         started_utc = self._clock.utc()
+        outer = _TRAIL.set(trail)
         try:
             await self._exchange(self._session, request, trail)
         except Exception as exc:  # noqa: BLE001 - a strange answer must not stop a run of days: it is evidence
             trail.error = _described(exc, secrets)
+        finally:
+            _TRAIL.reset(outer)
+            trail.connection = None
         if trail.hook_error is not None:
             # Raised here, so that aiohttp's wrapping and its context stay out of the traceback.
             raise trail.hook_error
@@ -169,6 +210,9 @@ class HttpTransport:
             body_cut=trail.cut,
             error=trail.error,
             connection_reused=trail.reused,
+            answer_bytes=trail.read_bytes,
+            sent_utc=trail.sent_utc,
+            answered_utc=trail.answered_utc,
         )
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request, trail: _Trail) -> None:
@@ -180,12 +224,16 @@ class HttpTransport:
             allow_redirects=False,
             trace_request_ctx=trail,
         ) as answer:
+            if trail.unasked is not None:
+                raise _StoppedError(trail.unasked)
+            trail.answered_utc = self._clock.utc()
             trail.reached(Phase.STATUS_READ)
             trail.status = answer.status
             trail.retry_after = _header(answer, "Retry-After")
             trail.content_type = _header(answer, "Content-Type")
             cap = ANSWER_CAP_BYTES[request.kind]
             async for block in answer.content.iter_any():
+                trail.read_bytes += len(block)
                 trail.body += block
                 if len(trail.body) > cap:
                     del trail.body[cap:]
@@ -236,15 +284,37 @@ async def _on_headers(
         except Exception as exc:  # noqa: BLE001 - `request` raises it again
             trail.hook_error = exc
             raise _StoppedError from None
+    if flaw := _unusable(trail.connection):
+        # The hook takes a sync of the disk. Whoever closed the connection meanwhile has not seen this request.
+        raise _StoppedError(flaw)
+    trail.sent_utc = trail.clock.utc()
     trail.reached(Phase.HEADERS_SENT)
 
 
 async def _on_chunk(
     _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestChunkSentParams
 ) -> None:
-    # A body of bytes is one piece. It goes to the socket next; that does not prove that it arrives.
+    """Runs before a piece of the body goes to the socket, the first together with the headers.
+
+    A body of bytes is one piece. That it goes out does not prove that it arrives.
+    """
     trail: _Trail = context.trace_request_ctx
+    if trail.phase < Phase.BODY_SENT:
+        # Before Python 3.12 the loop runs once between the headers' hook and this.
+        trail.unasked = _unusable(trail.connection)
+        if trail.unasked is not None:
+            raise _StoppedError(trail.unasked)
     trail.reached(Phase.BODY_SENT)
+
+
+def _unusable(connection: Connection | None) -> str | None:
+    """Says why a request must not go out on a connection, or gives None if nothing speaks against it."""
+    protocol = None if connection is None else connection.protocol
+    if protocol is None or not protocol.is_connected():
+        return "the server closed the connection before anything was sent"
+    if protocol.should_close:  # something came that no request has asked for
+        return "the server spoke before it was asked, so its answer could not be told from an older one"
+    return None
 
 
 def _header(answer: aiohttp.ClientResponse, name: str) -> str | None:
@@ -257,6 +327,8 @@ def _described(exc: Exception, secrets: tuple[str, ...]) -> str:
     match exc:
         case aiohttp.InvalidURL():
             text = "the address cannot be used"
+        case _StoppedError():
+            return str(exc)
         case aiohttp.ClientResponseError():
             text = exc.message  # its `str` would add the address
         case _:

@@ -207,7 +207,9 @@ async def test_a_whole_answer_is_complete_evidence():
     assert (evidence.phase, evidence.status, evidence.body) == (Phase.COMPLETE, 200, ANSWER)
     assert (evidence.content_type, evidence.retry_after) == ("application/json", "7")
     assert (evidence.error, evidence.body_cut, evidence.connection_reused) == (None, False, False)
-    assert (evidence.started_utc, evidence.ended_utc) == (1.0, 2.0)
+    assert evidence.answer_bytes == len(ANSWER)
+    times = (evidence.started_utc, evidence.sent_utc, evidence.answered_utc, evidence.ended_utc)
+    assert times == (1.0, 2.0, 3.0, 4.0)
 
 
 @on_both_loops
