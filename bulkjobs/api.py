@@ -192,7 +192,7 @@ class HttpTransport:
         try:
             await self._exchange(self._session, request, trail)
         except Exception as exc:  # noqa: BLE001 - a strange answer must not stop a run of days: it is evidence
-            trail.error = _described(exc, secrets)
+            trail.error = trail.unasked or _described(exc, secrets)
         finally:
             _TRAIL.reset(outer)
             trail.connection = None
