@@ -3,8 +3,8 @@
 Rules of this file:
 
 - It is the only user of the aiohttp client, and it decides nothing: what evidence means is `verdict`'s.
-- A request is sent once. aiohttp repeats some requests by itself when a reused connection breaks; the hook
-  in front of the first byte stops that, for every method and whatever a later version may repeat.
+- A request is sent once. aiohttp repeats some requests by itself when a reused connection breaks; the connector
+  stops that, for every method and whatever a later version may repeat.
 - An answer counts only if it came after the question. aiohttp gives a request whatever stands in the
   connection's buffer, such as a second answer to the request before; a 429 of that kind would be taken for
   proof that nothing happened, and the ids paid twice. So a connection must be silent up to the first byte.
@@ -79,7 +79,6 @@ class _Trail:
     error: str | None = None
 
     def reached(self, phase: Phase) -> None:
-        # Never backwards: after a repetition was stopped, bytes of the first try have still left.
         self.phase = max(self.phase, phase)
 
 
@@ -88,7 +87,7 @@ _TRAIL: Final[ContextVar[_Trail]] = ContextVar("_TRAIL")
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives no connection that was used before and then spoke unasked, and notes which one it gives."""
+    """Gives a request one connection to be sent on, none that spoke unasked since its last use, and notes which."""
 
     async def connect(
         self,
@@ -97,6 +96,8 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
     ) -> Connection:
         trail = _TRAIL.get()
+        if trail.phase >= Phase.HEADERS_SENT:
+            raise _StoppedError("the connection broke before the answer, and the request is not repeated")
         while True:
             trail.connection = await super().connect(req, traces, timeout)
             # A fresh one that speaks at once is met before the first byte; to go on here would be a loop of connects.
@@ -276,8 +277,6 @@ async def _on_headers(
     into its own buffer, which goes out with the first bytes of the body. A test holds that.
     """
     trail: _Trail = context.trace_request_ctx
-    if trail.phase >= Phase.HEADERS_SENT:
-        raise _StoppedError("the connection broke before the answer, and the request is not repeated")
     if trail.before_first_byte is not None:
         try:
             await trail.before_first_byte()

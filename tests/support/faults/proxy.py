@@ -116,6 +116,11 @@ class FaultProxy:
         """Holds the POSTs whose head arrived, in order."""
         return [seen for seen in self.requests if seen.post]
 
+    async def accepted(self, connections: int = 1) -> None:
+        """Waits until so many connections were accepted."""
+        while self.connections < connections:
+            await self._news.wait()
+
     async def seen(self, requests: int = 1) -> None:
         """Waits until the heads of so many requests have arrived."""
         while len(self.requests) < requests:
@@ -181,13 +186,14 @@ class FaultProxy:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
+        self._tell()
         number = self.connections
         random = Random(f"{self.plan.seed}/jitter/{number}")
         connection = Connection(Side(reader, writer, random=random), self._upstream, random)
         try:
             await self._serve(connection, number)
             await connection.client.linger()
-        except (ConnectionError, Cut, asyncio.CancelledError):
+        except (ConnectionError, ssl.SSLError, Cut, asyncio.CancelledError):
             pass  # the peer is gone, or has to go
         except Exception as error:  # noqa: BLE001 - the test shall see it, not the loop's log
             self.errors.append(error)

@@ -207,10 +207,16 @@ class Side:
         self._writer.transport.abort()
 
     async def finish(self) -> None:
-        """Sends a FIN and leaves the other direction open, so that what the peer still sends is not met by a RST."""
+        """Sends a FIN and leaves the other direction open, so that what the peer still sends is not met by a RST.
+
+        TLS has no half-closed connections: there both directions end.
+        """
         await self.linger()
         self.over = True
-        with contextlib.suppress(OSError, NotImplementedError):
+        if not self._writer.can_write_eof():
+            self._writer.close()
+            return
+        with contextlib.suppress(OSError):
             self._writer.write_eof()
 
     async def linger(self) -> None:
