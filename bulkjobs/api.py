@@ -15,6 +15,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -45,6 +46,10 @@ _KEEP_ALIVE_S: Final = 1.0
 """An idle connection that the server is about to close turns the next submission into an unknown outcome.
 Servers close after 5 s and more, so one that was used within the last second is still good."""
 
+_LOOKS: Final = 2
+"""Turns of the loop before a connection is looked at: one polls the sockets, the next runs what that found. So what
+has reached this machine by then is seen; what is still on its way cannot be."""
+
 _MAX_ERROR_TEXT: Final = 300
 _MAX_HEADER_TEXT: Final = 200
 _ADDRESS: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
@@ -66,8 +71,6 @@ class _Trail:
     connection: Connection | None = None
     reused: bool | None = None
     hook_error: Exception | None = None
-    unasked: str | None = None
-    """What the connection did that made it useless after the last moment to say that nothing was sent."""
     sent_utc: float | None = None
     answered_utc: float | None = None
     status: int | None = None
@@ -193,7 +196,7 @@ class HttpTransport:
         try:
             await self._exchange(self._session, request, trail)
         except Exception as exc:  # noqa: BLE001 - a strange answer must not stop a run of days: it is evidence
-            trail.error = trail.unasked or _described(exc, secrets)
+            trail.error = _described(exc, secrets)
         finally:
             _TRAIL.reset(outer)
             trail.connection = None
@@ -225,8 +228,6 @@ class HttpTransport:
             allow_redirects=False,
             trace_request_ctx=trail,
         ) as answer:
-            if trail.unasked is not None:
-                raise _StoppedError(trail.unasked)
             trail.answered_utc = self._clock.utc()
             trail.reached(Phase.STATUS_READ)
             trail.status = answer.status
@@ -283,6 +284,8 @@ async def _on_headers(
         except Exception as exc:  # noqa: BLE001 - `request` raises it again
             trail.hook_error = exc
             raise _StoppedError from None
+    for _ in range(_LOOKS):
+        await asyncio.sleep(0)
     if flaw := _unusable(trail.connection):
         # The hook takes a sync of the disk. Whoever closed the connection meanwhile has not seen this request.
         raise _StoppedError(flaw)
@@ -293,16 +296,8 @@ async def _on_headers(
 async def _on_chunk(
     _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestChunkSentParams
 ) -> None:
-    """Runs before a piece of the body goes to the socket, the first together with the headers.
-
-    A body of bytes is one piece. That it goes out does not prove that it arrives.
-    """
+    # A body of bytes is one piece. It goes to the socket next; that does not prove that it arrives.
     trail: _Trail = context.trace_request_ctx
-    if trail.phase < Phase.BODY_SENT:
-        # Before Python 3.12 the loop runs once between the headers' hook and this.
-        trail.unasked = _unusable(trail.connection)
-        if trail.unasked is not None:
-            raise _StoppedError(trail.unasked)
     trail.reached(Phase.BODY_SENT)
 
 

@@ -441,7 +441,7 @@ async def test_a_compressed_answer_is_not_expanded():
     assert evidence.body.startswith(b"\x1f\x8b")
 
 
-# A connection that was used before
+# A connection that is not silent
 
 
 @on_both_loops
@@ -543,6 +543,32 @@ async def test_an_answer_that_comes_while_the_intent_is_written_sends_nothing():
     assert evidence.connection_reused is True
     assert_verdict(judge(after), Accepted)
     assert (len(proxy.posts), proxy.connections) == (2, 2)
+
+
+@on_both_loops
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (UNASKED, "the server spoke before it was asked, so its answer could not be told from an older one"),
+        (b"", "the server closed the connection before anything was sent"),
+    ],
+    ids=["speaks", "closes"],
+)
+async def test_what_has_reached_this_machine_before_the_first_byte_is_seen(data, error):
+    """Even if it came at the last moment of the hook, and the loop has had no turn since."""
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as stack:
+
+        async def hook() -> None:
+            end = stack.enter_context(server.accept()[0])
+            if data:
+                end.sendall(data)
+            else:
+                end.close()
+
+        async with transport() as client:
+            url = f"http://127.0.0.1:{server.getsockname()[1]}"
+            evidence = await client.request(submit(url), before_first_byte=hook)
+    assert_nothing_sent(evidence, Phase.CONNECTED, error)
 
 
 @on_both_loops
