@@ -386,7 +386,7 @@ async def test_no_secret_is_in_the_evidence_of_a_failure(fault):
     async with (
         SimulatorServer() as server,
         FaultProxy(server.origin, plan) as proxy,
-        transport(request_timeout_s=0.3 if fault == "stall_after_status_line" else 20.0) as client,
+        transport(request_timeout_s=0.5 if fault == "stall_after_status_line" else 20.0) as client,
     ):
         base = proxy.through(server.base_url) if fault else f"http://127.0.0.1:{unused_port()}"
         requests = [submit(base, webhook=WEBHOOK)]
