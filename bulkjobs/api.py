@@ -44,7 +44,8 @@ __all__ = ["HttpTransport"]
 
 _KEEP_ALIVE_S: Final = 1.0
 """An idle connection that the server is about to close turns the next submission into an unknown outcome.
-Servers close after 5 s and more, so one that was used within the last second is still good."""
+Servers close after 5 s and more, so one that was used within the last second is still good. If it is not, the look
+before the first byte finds that out, unless the end of the connection is still on its way."""
 
 _LOOKS: Final = 2
 """Turns of the loop before a connection is looked at: one polls the sockets, the next runs what that found. So what
@@ -220,6 +221,8 @@ class HttpTransport:
         )
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request, trail: _Trail) -> None:
+        # No `Expect: 100-continue`, although a refusal would then cost no body: a server that does not know it lets
+        # the request wait for the time-out. An early refusal mostly arrives all the same (`test_evidence.py`).
         async with session.request(
             request.method,
             URL(request.url, encoded=True),
@@ -275,7 +278,8 @@ async def _on_headers(
     """Runs, despite its name, before anything is written.
 
     `StreamWriter.write_headers` (aiohttp 3.14.5, http_writer.py) awaits this and only then puts the headers
-    into its own buffer, which goes out with the first bytes of the body. A test holds that.
+    into its own buffer, which goes out with the first bytes of the body. A test holds that. aiohttp's count of
+    uploaded bytes would be no such proof: it can stay 0 although the server got some.
     """
     trail: _Trail = context.trace_request_ctx
     if trail.before_first_byte is not None:
