@@ -188,12 +188,6 @@ class Evidence:
     """Class name and text of the exception that ended the request, secrets taken out."""
     connection_reused: bool | None = None
     """None when no connection was had."""
-    answer_bytes: int = 0
-    """Bytes of the answer's body that were read, kept or not."""
-    sent_utc: float | None = None
-    """When the first byte could leave: the intent was durable. None when none can have left."""
-    answered_utc: float | None = None
-    """When the status line was read."""
 
 
 class Cause(StrEnum):
