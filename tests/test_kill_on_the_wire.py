@@ -25,7 +25,7 @@ SECOND = 2
 
 async def start(folder: Path, base_url: str) -> asyncio.subprocess.Process:
     command = ["submit", "ids.txt", "--chunk-size", str(CHUNK), "--workers", "1", "--json"]
-    command += ["--rate", "none", "--max-active-jobs", "none", "--base-url", base_url]
+    command += ["--rate", "none", "--max-active-jobs", "none", "--on-unknown", "hold", "--base-url", base_url]
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
