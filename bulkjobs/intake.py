@@ -26,6 +26,7 @@ from bulkjobs.ledger import ChunkRow, Ledger
 from bulkjobs.model import Chunk, ChunkState, InvalidId
 from bulkjobs.ports import Source
 from bulkjobs.rundir import write_all
+from bulkjobs.sources.table import not_a_table
 
 __all__ = ["Intake", "Planned"]
 
@@ -155,8 +156,8 @@ class Intake:
 
     async def _blocks(self, position: int, source: Source) -> AsyncGenerator[bytes, None]:
         try:
-            async with aclosing(source.blocks()) as blocks:
-                async for block in blocks:
+            async with aclosing(source.blocks()) as blocks, aclosing(not_a_table(source.name, blocks)) as ids:
+                async for block in ids:
                     yield block
         except SourceChanged:
             raise
