@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from bulkjobs.channel import Channel, ChannelClosed
 from bulkjobs.chunking import Chunker, Cut
 from bulkjobs.errors import SinkError, SourceChanged, SourceError
 from bulkjobs.events import ChunkPlanned, Event, SourceProgress
 from bulkjobs.halt import Halt
+from bulkjobs.jsonlines import json_line
 from bulkjobs.ledger import ChunkRow, Ledger
 from bulkjobs.model import Chunk, ChunkState, InvalidId
 from bulkjobs.ports import Source
@@ -268,11 +267,8 @@ class _InvalidReport:
             raise self._failed(error) from error
 
     def write(self, invalid: Sequence[InvalidId]) -> None:
-        option = orjson.OPT_APPEND_NEWLINE
         text = b"".join(
-            orjson.dumps(
-                {"source": i.source, "line": i.line, "text": i.text, "reason": i.reason}, option=option
-            )
+            json_line({"source": i.source, "line": i.line, "text": i.text, "reason": i.reason})
             for i in invalid
         )
         try:

@@ -8,6 +8,7 @@ from typing import Final
 
 import orjson
 
+from bulkjobs.jsonlines import json_line
 from bulkjobs.ledger import Ledger, VerdictRow, timestamp
 from bulkjobs.model import Phase, RunSummary
 from bulkjobs.rundir import RunDir
@@ -65,7 +66,7 @@ def _held_line(row: VerdictRow) -> bytes:
         "answer": row.body.decode("utf-8", "backslashreplace"),
         "job_hint": row.job_hint,
     }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return json_line(line)
 
 
 def _refused_line(row: VerdictRow, run_dir: RunDir) -> bytes:
@@ -80,7 +81,7 @@ def _refused_line(row: VerdictRow, run_dir: RunDir) -> bytes:
         "http_status": row.status,
         "answer": row.body.decode("utf-8", "backslashreplace"),
     }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return json_line(line)
 
 
 async def _all(page: Callable[[int, int], Awaitable[list[VerdictRow]]]) -> AsyncIterator[VerdictRow]:

@@ -6,6 +6,7 @@ Folders are 0700 and files 0600 whatever the umask: ids and job ids are somebody
 from __future__ import annotations
 
 import os
+import os.path
 import re
 from pathlib import Path
 from typing import Final
@@ -73,7 +74,7 @@ def default_run_dir(source: str | Path) -> Path:
     if source == "-":
         return Path("stdin.run")
     path = Path(source)
-    if path.exists() or not _MAGIC.search(str(source)):
+    if os.path.exists(path) or not _MAGIC.search(str(source)):  # noqa: PTH110 - Path.exists raises for a very long one
         return path.with_name(path.name + ".run")
     fixed = next(parent for parent in path.parents if not _MAGIC.search(str(parent)))
     return fixed / (re.sub(r"[*?\[\]/]+", "_", str(path.relative_to(fixed))) + ".run")
