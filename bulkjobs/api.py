@@ -309,6 +309,7 @@ def _pattern(secret: str) -> re.Pattern[bytes]:
         code, percent = ord(character), "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in character.encode())
         names = "|".join((f"#0{{0,7}}{code}", f"#x0{{0,7}}{code:x}", *_ENTITIES.get(character, ())))
         reference = rf"(?:&|\\{{1,7}}u0026|%(?:25){{0,3}}26)(?:amp;){{0,3}}(?:{names});"
-        escaped = rf"\\{{0,7}}{re.escape(character)}|\\{{1,7}}u{code:04x}|\\{{1,7}}x{code:02x}"
+        # The bare character comes last: the backslash is one, and begins the others.
+        escaped = rf"\\{{1,7}}u{code:04x}|\\{{1,7}}x{code:02x}|\\{{0,7}}{re.escape(character)}"
         pattern += f"(?:{reference}|{escaped}|{percent})"
     return re.compile(pattern.encode(), re.IGNORECASE)

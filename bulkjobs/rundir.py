@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from bulkjobs.errors import SourceError
+
 __all__ = ["RunDir", "default_run_dir", "sync_folder", "write_all"]
 
 _FOLDER_MODE: Final = 0o700
@@ -70,10 +72,15 @@ def default_run_dir(source: str | Path) -> Path:
     """Names the run directory of a command that gives none, after its first source.
 
     Of a pattern the text counts, not its first file of today: the same command must find the same run tomorrow.
+
+    Raises:
+        SourceError: it is empty or a folder, after which nothing can be named.
     """
     if source == "-":
         return Path("stdin.run")
     path = Path(source)
+    if not path.name:
+        raise SourceError(f"{str(source)!r} names no file.")
     if os.path.exists(path) or not _MAGIC.search(str(source)):  # noqa: PTH110 - Path.exists raises for a very long one
         return path.with_name(path.name + ".run")
     fixed = next(parent for parent in path.parents if not _MAGIC.search(str(parent)))

@@ -65,6 +65,7 @@ SETTINGS = {
     "base URL, other": with_option(
         "--base-url", "https:///v1", "ftp://api.example", "https://api.example/v1?x=1", "https://api.example/#a",
         "https://api.example/a b", "https://api.example\\@evil.example", "https://[::1", "https://a:99999/",
+        "https://[2606:4700::1111]1", "https://a[2606:4700::1111]/", "https://[fe80::1%0A]/", "https://" + "a" * 300,
         "//api.example", "https://", "javascript:alert(1)", "https://\u202eelpmaxe", "https://a\x1b[2Jb/", "https://a\nb/",
     ),
     "webhook to localhost": [
