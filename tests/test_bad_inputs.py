@@ -182,13 +182,31 @@ def damaged() -> bytes:
     return bytes(data)
 
 
+def parquet(content: bytes) -> bytes:
+    """Gives what begins and ends like Parquet."""
+    return b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"
+
+
 CONTAINERS = {
     "truncated gzip": (PACKED[:-4], [1, 2, 3, 4], "the gzip data ends early"),
     "bad check sum": (damaged(), [], "the gzip data is damaged"),
     "garbage behind": (PACKED + b"5\n6\n7\n8\n", [1, 2, 3, 4], "the gzip data is damaged"),
     "bomb": (BOMB, [], "this is no list of ids"),
     "gzip signature only": (b"\x1f\x8b", [], "the gzip data ends early"),
-    "Parquet": (b"PAR1" + IDS, [], "is Parquet, not text"),
+    # Not read yet, so it does not matter what is in it: its first bytes decide.
+    "Parquet": (parquet(IDS), [], "is Parquet, not text"),
+    "Parquet, truncated": (b"PAR1" + IDS, [], "is Parquet, not text"),
+    "Parquet, without the column": (parquet(b"name"), [], "is Parquet, not text"),
+    "Parquet, with nulls": (parquet(bytes(8)), [], "is Parquet, not text"),
+    "Parquet, float ids": (parquet(b"1.0\n2.0\n"), [], "is Parquet, not text"),
+    # Its columns cannot be told apart yet, and the second one would be paid for.
+    "CSV with columns": (
+        b"id,employees\r\n1,250\r\n2,99\r\n",
+        [],
+        "is a table: its first line is id,employees.",
+    ),
+    "CSV with columns, packed": (gzip.compress(b"id,employees\n1,250\n"), [], "is a table"),
+    "CSV without the column": (b"name,city\nAda,Paris\n", [], "is a table: its first line is name,city."),
     "ZIP": (b"PK\x03\x04" + IDS, [], "is a ZIP archive"),
     "zstd": (b"\x28\xb5\x2f\xfd" + IDS, [], "is zstd, not text"),
 }
