@@ -81,6 +81,7 @@ ANSWERS = {
     "jobId as deep XML": held(xml("<jobId><a>abc</a></jobId>"), NO_ID),
     "duplicate keys": held(b'{"jobId":"one","jobId":"two","status":"accepted"}', NO_ID),
     "duplicate keys, the first one the job": held(b'{"jobId":"one","jobId":null}', NO_ID),
+    "duplicate keys, one escaped": held(b'{"jobId":"one","jobI\\u0064":"two"}', NO_ID),
     "duplicate keys that agree": accepted(b'{"jobId":"one","jobId":"one"}', job="one"),
     "duplicate keys of no weight": accepted(b'{"jobId":"one","status":"x","status":"accepted"}', job="one"),
     "duplicate keys, deep": held(b'{"jobId":"a","x":' * 1_000 + b"1" + b"}" * 1_000, "cannot be read"),

@@ -36,6 +36,7 @@ FOUND = {
     "text before an address in brackets": ("addresses", b"https://1e999[2606:4700::1111]/x"),
     "an escape in an address in brackets": ("addresses", b"https://[::fff%0Af:10.0.0.1]/"),
     "a host of any length": ("addresses", b"http://127." + b"9" * 4_000),
+    "a second job id under an escaped name": ("answers", b'{"jobId":"one","jobI\\u0064":"two"}'),
     "a source without a name": ("command", b""),
     "the root as a source": ("command", b"/"),
     "a name that no file can have": ("command", b"x" * 300),

@@ -22,7 +22,7 @@ def read_json(body: bytes) -> dict[str, object]:
     document = orjson.loads(body)
     if not isinstance(document, dict):
         raise ValueError(f"it holds a {type(document).__name__} where an object should stand")  # noqa: TRY004 - it is about bytes, not about an argument's type
-    if body.lower().count(b"jobid") > 1:
+    if body.lower().count(b"jobid") > 1 or b"\\u" in body:  # a name may be escaped
         try:
             document = dict(json.loads(body, object_pairs_hook=_together))
         except RecursionError:
