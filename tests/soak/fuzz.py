@@ -515,7 +515,8 @@ def check_options(data: bytes, _: random.Random) -> None:
     except ConfigError as error:
         said = str(error)
         is_line(one_line(said), 3_000)
-        if MARK in said:
+        # Only where it stands as a secret: damage also puts it into names, which are shown.
+        if MARK in said and data.count(MARK.encode()) == data.count(b"?key=" + MARK.encode()):
             raise AssertionError(f"a secret is shown: {said}") from None
     finally:
         path.unlink()
