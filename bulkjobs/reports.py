@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from bulkjobs.jsonlines import json_line
 from bulkjobs.ledger import Ledger, VerdictRow, timestamp
 from bulkjobs.model import Phase, RunSummary
 from bulkjobs.rundir import RunDir
@@ -78,7 +79,7 @@ def _held_line(row: VerdictRow, run_dir: RunDir) -> bytes:
         "adopt": f"bulkjobs reconcile {name} --adopt {row.chunk}=JOB",
         "resubmit": f"bulkjobs reconcile {name} --resubmit {row.chunk}",
     }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return json_line(line)
 
 
 def _refused_line(row: VerdictRow, run_dir: RunDir) -> bytes:
@@ -93,7 +94,7 @@ def _refused_line(row: VerdictRow, run_dir: RunDir) -> bytes:
         "http_status": row.status,
         "answer": row.body.decode("utf-8", "backslashreplace"),
     }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return json_line(line)
 
 
 async def _all(page: Callable[[int, int], Awaitable[list[VerdictRow]]]) -> AsyncIterator[VerdictRow]:

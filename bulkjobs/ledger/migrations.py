@@ -67,7 +67,7 @@ _STEPS: Final[dict[int, tuple[str, ...]]] = {
         "DROP INDEX chunk_state",
         "ALTER TABLE chunk RENAME TO chunk_1",
         TABLES["chunk"],
-        f"INSERT INTO chunk ({_CHUNK_COLUMNS_1}) SELECT {_CHUNK_COLUMNS_1} FROM chunk_1",  # noqa: S608 - a constant
+        f"INSERT INTO chunk ({_CHUNK_COLUMNS_1}) SELECT {_CHUNK_COLUMNS_1} FROM chunk_1",  # nosec B608 # noqa: S608 - a constant
         "DROP TABLE chunk_1",
         TABLES["chunk_state"],
         TABLES["chunk_part"],
