@@ -101,7 +101,8 @@ def migrate(database: sqlite3.Connection, path: Path, version: int) -> None:
     except sqlite3.Error as error:
         raise LedgerError(
             f"The ledger {path} is of an earlier bulkjobs and could not be brought up to date: {error}. It holds "
-            f"what it held, and so does its copy {copy}. Mend the cause (is the disk full?), then give the command again."
+            f"what it held, and so does its copy {copy}. Mend the cause (is the disk full?), then give the command "
+            "again."
         ) from error
 
 

@@ -179,8 +179,8 @@ def undelivered(database: Database, run: RunRow, after: int, limit: int) -> list
 
 
 _VERDICT_COLUMNS: Final = (
-    "digest, ids, first_id, last_id, source, line, attempt, reason, started_utc, ended_utc, phase, status, error,"
-    " content_type, job_hint"
+    "digest, ids, first_id, last_id, source, line, parent, first, attempt, reason, started_utc, ended_utc, phase,"
+    " status, error, content_type, job_hint"
 )
 
 
