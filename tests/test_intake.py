@@ -14,6 +14,7 @@ from bulkjobs.events import ChunkPlanned, SourceProgress
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake
 from bulkjobs.ledger import Ledger
+from bulkjobs.ledger.settling import Settled, Settlement
 from bulkjobs.model import (
     FIRST_PART,
     Accepted,
@@ -43,6 +44,7 @@ class Run:
         self.invalid_path = self.folder / "invalid.jsonl"
         self.events = []
         self.attempts = {}
+        self.risky = set()
 
     async def session(self, *sources, stop_after=None, accept=(), verify=False, dedupe=True):
         """Lets one session take in its sources.
@@ -77,6 +79,7 @@ class Run:
                 chunk = planned.chunk
                 handed_on.append((chunk.ordinal, chunk.body))
                 self.attempts[chunk.ordinal] = planned.attempts
+                self.risky |= {chunk.ordinal} if planned.duplicate_risk else set()
                 if chunk.ordinal in accept:
                     await ledger.begin_attempt(chunk.ordinal, planned.attempts + 1)
                     evidence = Evidence(phase=Phase.COMPLETE, started_utc=1.0, ended_utc=2.0, status=200)
@@ -312,6 +315,24 @@ async def test_verifying_passes_a_run_with_a_chunk_that_was_split(run, file):
     await run.session(file(IDS))
     await split(run, chunk_of(4, 7, 8))
     await run.session(file(IDS), verify=True)
+
+
+@pytest.mark.parametrize("settlement", [Settled.ABSENT, Settled.RESUBMITTED])
+async def test_a_held_chunk_that_was_settled_is_handed_on_and_with_it_what_a_person_risked(
+    run, file, settlement
+):
+    await run.session(file(IDS))
+    _, second = await split(run, chunk_of(4, 7, 8))
+    async with await Ledger.open(run.folder, clock=SystemClock()) as ledger:
+        for ordinal in (2, second):
+            await ledger.begin_attempt(ordinal, 1)
+        await ledger.begin_session()
+        for ordinal in (2, second):
+            await ledger.settle(ordinal, Settlement(how=settlement, reason="said so"))
+    await run.session(file(IDS))
+    risky = {2, second} if settlement is Settled.RESUBMITTED else set()
+    assert run.risky == risky
+    assert run.attempts[2] == run.attempts[second] == 1
 
 
 # Sources that changed
