@@ -9,10 +9,11 @@ source and the service's books with all that the run says of itself.
 import itertools
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ CHUNK_IDS = 5
 LINE_BYTES = 10
 PIECE_BYTES = 7
 """See `crashing`."""
+MIGRATION_STEPS = 12
+"""Statements that make, change or drop something on the way from version 1 of the ledger to version 2."""
 PLACES = {"start": 1, "middle": CHUNKS // 2 + 1, "end": CHUNKS}
 """Where in a run the process dies: during which chunk."""
 SIGKILLED = -9
@@ -53,7 +56,7 @@ class Point:
     counts: str = "chunks"
     """What is counted to get to the start, the middle and the end: "chunks" reach the place one after the other;
     "sessions" once each, so that an earlier session brings the run there, and "ends" when an earlier signal does;
-    "pieces" of the source or "statements" of the schema reach it many times."""
+    "pieces" of the source, "statements" that make the schema and "steps" of a migration reach it many times."""
     left: tuple[str, ...]
     """The states that the chunk may be in when the process is dead; `new`: the ledger does not know it."""
     alone: bool = True
@@ -73,6 +76,7 @@ POINTS = (
     Point(number=2, name="after_the_lock", at="lock_taken", counts="sessions", left=NEW),
     Point(number=3, name="schema_made", at="ledger_opened", counts="sessions", left=NEW),
     Point(number=4, name="schema_half_made", at="schema_changing", counts="statements", left=NEW),
+    Point(number=4, name="in_the_middle_of_a_migration", at="schema_changing", counts="steps", left=NEW),
     Point(number=5, name="source_opened", at="source_opened", counts="sessions", left=NEW),
     Point(number=6, name="in_the_middle_of_a_chunk", at="piece_read", counts="pieces", left=NEW, alone=False),
     Point(number=7, name="input_copied_not_committed", at="spooled", counts="pieces", left=NEW, alone=False, stdin=True),
@@ -192,6 +196,8 @@ def rule_for(point: Point, chunk: int) -> str:
         case "ends":
             # Unless the chunks end there anyway, a signal ends the session.
             return f"{point.at}@1" + (f",outcome_committed@{chunk}=term" if chunk < CHUNKS else "")
+        case "steps":
+            return f"{point.at}@{round((chunk - 1) / (CHUNKS - 1) * (MIGRATION_STEPS - 1)) + 1}"
         case "pieces":
             pieces = math.ceil(CHUNKS * CHUNK_IDS * LINE_BYTES / PIECE_BYTES)
             return f"{point.at}@{round((chunk - 1) / (CHUNKS - 1) * (pieces - 1)) + 1}"
@@ -203,6 +209,23 @@ def bring_to(run: Run, point: Point, chunk: int) -> None:
     """Has an earlier session do all the chunks before this one, if the place comes only once in a session."""
     if point.counts == "sessions" and chunk > 1:
         assert run.start(crash=f"outcome_committed@{chunk - 1}").wait() == SIGKILLED, run.stderr
+    if point.counts == "steps":
+        assert run.start(crash=f"outcome_committed@{PLACES['middle']}").wait() == SIGKILLED, run.stderr
+        make_version_1(run.run_dir / "ledger.db")
+
+
+def make_version_1(ledger: Path) -> None:
+    """Turns a ledger into one as the first release left it, as far as a migration can see."""
+    with closing(sqlite3.connect(ledger)) as database:
+        for column in ("answer_bytes", "sent_utc", "answered_utc"):
+            database.execute(f"ALTER TABLE attempt DROP COLUMN {column}")
+        database.execute("ALTER TABLE run DROP COLUMN baseline_utc")
+        database.execute("DROP INDEX chunk_part")
+        for column in ("parent", "first", "duplicate_risk"):
+            database.execute(f"ALTER TABLE chunk DROP COLUMN {column}")
+        for table in ("baseline", "settlement"):
+            database.execute(f"DROP TABLE {table}")
+        database.execute("PRAGMA user_version = 1")
 
 
 def kill_at(run: Run, point: Point, chunk: int) -> bool:

@@ -210,7 +210,7 @@ class _Connection(sqlite3.Connection):
         self._within: Counter[str] = Counter()
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        if sql.startswith(("CREATE ", "ALTER ")):
+        if sql.startswith(("CREATE ", "ALTER ", "DROP ")):
             _reach("schema_changing")
         if sql.startswith("BEGIN"):
             self._begin()
