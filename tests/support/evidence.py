@@ -33,7 +33,6 @@ __all__ = [
     "Job",
     "RunImage",
     "Settlement",
-    "digest_of",
     "ids_of",
     "json_lines",
     "read_books",
@@ -85,6 +84,15 @@ class Given:
     invalid: Counter[tuple[str, int]]
     """The pieces that are no ids: name of the file (without its folder) and line."""
     duplicate: int
+    _digests: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    def digest(self, begin: int, count: int) -> str:
+        """Gives the SHA-256 of the body that `count` ids from `begin` on make; remembered, for loops of judgements."""
+        key = begin, count
+        if key not in self._digests:
+            body = text_of(self.ids[begin : begin + count])
+            self._digests[key] = hashlib.sha256(body).hexdigest()
+        return self._digests[key]
 
 
 def read_sources(sources: Sequence[Path], *, dedupe: bool = True) -> Given:
@@ -326,8 +334,3 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
         return []
     whole = path.read_bytes().rpartition(b"\n")[0]
     return [json.loads(line) for line in whole.splitlines()]
-
-
-def digest_of(ids: Ids) -> str:
-    """Gives the SHA-256 of the body that these ids make."""
-    return hashlib.sha256(text_of(ids)).hexdigest()
