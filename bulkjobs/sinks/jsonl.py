@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 import orjson
 
 from bulkjobs.errors import SinkError
+from bulkjobs.forking import close_locked, keep_from_children
 from bulkjobs.model import JobRecord
 from bulkjobs.rundir import sync_folder, write_all
 
@@ -70,7 +71,7 @@ class JsonLinesSink:
     async def close(self) -> None:
         """Closes the file."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close_locked(self._descriptor)
             self._descriptor = -1
 
     def _open(self, position: int | None, coming: Sequence[JobRecord]) -> None:
@@ -79,6 +80,7 @@ class JsonLinesSink:
             create = 0 if position else os.O_CREAT
             flags = os.O_RDWR | create | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self.path, flags, 0o600)
+            keep_from_children(self._descriptor)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             there = os.fstat(self._descriptor).st_size
             if position is not None and there < position:
