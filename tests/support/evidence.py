@@ -46,7 +46,9 @@ Ids = npt.NDArray[np.uint64]
 _BLOCK_BYTES: Final = 1 << 20
 _ID: Final = re.compile(rb"[1-9][0-9]{0,18}")
 _CLEAN: Final = re.compile(rb"(?:[1-9][0-9]{0,18}[\n,])*")
+_PIECE: Final = re.compile(rb"([^\n,]*)[\n,]")
 _LIST: Final = re.compile(rb"[1-9][0-9]{0,18}(?:[\n,][1-9][0-9]{0,18})*")
+_NO_IDS: Final = np.empty(0, np.uint64)
 
 
 def ids_of(text: bytes) -> Ids | None:
@@ -102,13 +104,9 @@ def read_sources(sources: Sequence[Path], *, dedupe: bool = True) -> Given:
     for source in sources:
         line = 1
         for text in _whole_lines(source):
-            if _CLEAN.fullmatch(text):
-                blocks.append(np.fromstring(text.replace(b",", b"\n"), np.uint64, sep="\n"))
-            else:
-                valid = list(_valid_pieces(text, source.name, line, invalid))
-                blocks.append(np.array(valid, np.uint64))
+            blocks.append(np.concatenate([_NO_IDS, *_valid(text, source.name, line, invalid)]))
             line += text.count(b"\n")
-    ids = np.concatenate(blocks) if blocks else np.empty(0, np.uint64)
+    ids = np.concatenate([_NO_IDS, *blocks])
     kept = _first_of_each(ids) if dedupe else ids
     return Given(kept, len(ids) + invalid.total(), invalid, len(ids) - len(kept))
 
@@ -129,13 +127,27 @@ def _whole_lines(source: Path) -> Iterator[bytes]:
         yield (rest + b"\n").replace(b"\r\n", b"\n")
 
 
-def _valid_pieces(text: bytes, name: str, first: int, invalid: Counter[tuple[str, int]]) -> Iterator[int]:
-    for line, content in enumerate(text.split(b"\n"), first):
-        for piece in content.split(b","):
-            if _ID.fullmatch(stripped := piece.strip(b" \t")):
-                yield int(stripped)
-            elif stripped:
-                invalid[name, line] += 1
+def _valid(text: bytes, name: str, line: int, invalid: Counter[tuple[str, int]]) -> Iterator[Ids]:
+    """Gives the ids of whole lines: of stretches where there is nothing else, and of the pieces between these."""
+    begin = 0
+    while begin < len(text):
+        stretch = _CLEAN.match(text, begin)
+        assert stretch is not None  # it may be empty
+        clean = stretch[0]
+        if clean:
+            yield np.fromstring(clean.replace(b",", b"\n"), np.uint64, sep="\n")
+            line += clean.count(b"\n")
+        if stretch.end() == len(text):
+            return
+        odd = _PIECE.match(text, stretch.end())
+        assert odd is not None  # every line ends
+        piece = odd[1].strip(b" \t")
+        if _ID.fullmatch(piece):
+            yield np.array([int(piece)], np.uint64)
+        elif piece:
+            invalid[name, line] += 1
+        line += odd[0].count(b"\n")
+        begin = odd.end()
 
 
 def _first_of_each(ids: Ids) -> Ids:
