@@ -105,8 +105,8 @@ POINTS = (
 
 
 @pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oracle]:
-    with Oracle(tmp_path_factory.mktemp("oracle")) as oracle:
+def oracle(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Iterator[Oracle]:
+    with Oracle(tmp_path_factory.mktemp("oracle"), launcher=launcher) as oracle:
         yield oracle
 
 

@@ -278,6 +278,10 @@ def sent_without_intent(world):
     world.posts.append(body(107))
 
 
+def sent_what_was_not_planned(world):
+    world.posts.append(body(101, 2))
+
+
 def retried_without_proof(world):
     world.sql("INSERT INTO attempt VALUES (3, 2, 'unknown')")
 
@@ -373,6 +377,7 @@ def sink_behind_its_position(world):
         (orphan_of_a_planned_chunk, "silent orphan: job j5 was made of chunk 5 (planned)"),
         (absence_wrongly_proved, "silent orphan: job j5"),
         (sent_without_intent, "was sent 2 times with 1 attempts"),
+        (sent_what_was_not_planned, "1 submissions came of no chunk"),
         (retried_without_proof, "had attempt 2, but 1 is unknown"),
         (job_that_is_not_there, "the server has no job j1"),
         (job_that_is_not_there, "3 ids are lost"),

@@ -33,15 +33,15 @@ ROOT = Path(bulkjobs.__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oracle]:
-    with Oracle(tmp_path_factory.mktemp("oracle"), "--latency", "20ms..40ms") as oracle:
+def oracle(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Iterator[Oracle]:
+    with Oracle(tmp_path_factory.mktemp("oracle"), "--latency", "20ms..40ms", launcher=launcher) as oracle:
         yield oracle
 
 
 @pytest.fixture(scope="module")
-def slow_oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oracle]:
+def slow_oracle(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Iterator[Oracle]:
     """Makes jobs at once and takes longer to say so than any test."""
-    with Oracle(tmp_path_factory.mktemp("slow-oracle"), "--latency", "1h") as oracle:
+    with Oracle(tmp_path_factory.mktemp("slow-oracle"), "--latency", "1h", launcher=launcher) as oracle:
         yield oracle
 
 

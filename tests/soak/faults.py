@@ -76,7 +76,7 @@ def run_faults(plan: FaultsPlan, folder: Path) -> Result:
     options = ["--chunk-size", str(plan.chunk_ids), "--workers", str(plan.workers), "--lockout", "50ms"]
     options += ["--pace", "none", "--on-unknown", plan.on_unknown, "--settle", "100ms"]
     oracle_options = ["--seed", str(plan.seed), *faults]
-    with Oracle(folder, *oracle_options, most="24h") as oracle, Launcher() as launcher:
+    with Launcher() as launcher, Oracle(folder, *oracle_options, most="24h", launcher=launcher) as oracle:
         town = Town(folder, oracle, launcher, options=options, environ=_CREDENTIALS)
         moving = time.monotonic()
         for kill in range(plan.kills):

@@ -57,8 +57,10 @@ def run_kills(plan: KillPlan, folder: Path) -> Result:
     options = ["--chunk-size", str(plan.chunk_ids), "--workers", str(plan.workers)]
     options += ["--on-unknown", plan.on_unknown, "--settle", "100ms"]
     with (
-        Oracle(folder, "--latency", "1ms..6ms", "--seed", str(plan.seed), *faults, most="24h") as oracle,
         Launcher() as launcher,
+        Oracle(
+            folder, "--latency", "1ms..6ms", "--seed", str(plan.seed), *faults, most="24h", launcher=launcher
+        ) as oracle,
     ):
         town = Town(folder, oracle, launcher, options=options, environ={"BULKJOBS_ACCESS_TOKEN": TOKEN})
         _Cycles(plan, town, given, result).run()

@@ -38,6 +38,8 @@ __all__ = [
     "read_books",
     "read_image",
     "read_sources",
+    "repeated",
+    "strangers_among",
     "text_of",
 ]
 
@@ -70,6 +72,23 @@ def text_of(ids: Ids) -> bytes:
         rest, digits[:, column] = rest // 10, rest % 10 + ord("0")
     significant = np.logical_or.accumulate(digits != ord("0"), axis=1)
     return digits[significant].tobytes()[:-1]
+
+
+def repeated(ids: Ids) -> tuple[Ids, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Gives the ids that occur more than once, and how often."""
+    ordered = np.sort(ids)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    twice, times = np.unique(again, return_counts=True)
+    return twice, times.astype(np.int64) + 1
+
+
+def strangers_among(paid: Ids, given: Ids) -> int:
+    """Counts the ids that were paid for and not given."""
+    if not len(given):
+        return len(paid)
+    known, asked = np.sort(given), np.sort(paid)
+    places = np.searchsorted(known, asked).clip(max=len(known) - 1)
+    return int(np.count_nonzero(known[places] != asked))
 
 
 # --- the sources ---
@@ -186,6 +205,8 @@ class Books:
     jobs: list[Job]
     posts: Counter[str] | None
     """Submissions that came in whole, by the SHA-256 of their body; None when the server kept no such journal."""
+    complete: bool = True
+    """Whether these are the books of one run, and not what was picked out for one of several."""
 
     def bodies(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, bytes]]:
         """Gives each of these jobs with its body."""
@@ -218,7 +239,12 @@ def read_books(path: Path, *, within: range | None = None) -> Books:
     books = Books(path, jobs, _read_posts(path))
     if within is None:
         return books
-    return Books(path, [job for job, body in books.bodies(jobs) if _first_id(body) in within], books.posts)
+    return Books(
+        path,
+        [job for job, body in books.bodies(jobs) if _first_id(body) in within],
+        books.posts,
+        complete=False,
+    )
 
 
 def _first_id(body: bytes) -> int:

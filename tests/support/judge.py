@@ -34,6 +34,8 @@ from support.evidence import (
     read_books,
     read_image,
     read_sources,
+    repeated,
+    strangers_among,
     text_of,
 )
 
@@ -277,6 +279,9 @@ class _Case:
             self._require(sent <= attempts, f"chunk {names} was sent {sent} times with {attempts} attempts")
             risk = sum(chunk.duplicate_risk for chunk in chunks)
             self._require(made <= len(chunks) + risk, f"chunk {names} was made {made} jobs of")
+        if self._books.complete:
+            unplanned = sum(count for digest, count in posts.items() if digest not in self._by_digest)
+            self._require(not unplanned, f"{unplanned} submissions came of no chunk")
 
     def check_paid_twice(self) -> None:
         """Counts, id by id, the jobs that hold it."""
@@ -290,7 +295,7 @@ class _Case:
                 bodies.append(ids)
         paid = np.concatenate(bodies) if bodies else np.empty(0, np.uint64)
         self._figures["paid"] = len(paid)
-        ids, times = _repeated(paid)
+        ids, times = repeated(paid)
         if not self._image.dedupe:
             times -= np.array([np.count_nonzero(self._given.ids == one) - 1 for one in ids], times.dtype)
         risky = [self._slice(chunk) for chunk in self._image.chunks if chunk.duplicate_risk]
@@ -299,7 +304,7 @@ class _Case:
         self._figures["paid_twice_at_own_risk"] = int((times[at_risk] - 1).sum())
         twice = self._figures["paid_twice"]
         self._require(not twice, f"{twice:,} ids were paid for again, the first of them {ids[:3].tolist()}")
-        strangers = _strangers(paid, self._given.ids)
+        strangers = strangers_among(paid, self._given.ids)
         self._require(not strangers, f"{strangers:,} ids were sent that no source holds")
 
     # The sink
@@ -414,23 +419,6 @@ class _Case:
             "held": counted["held"],
         }
         self._require(chunks == states, f"summary.json counts chunks {chunks}, the ledger {states}")
-
-
-def _repeated(ids: Ids) -> tuple[Ids, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Gives the ids that occur more than once, and how often."""
-    ordered = np.sort(ids)
-    again = ordered[1:][ordered[1:] == ordered[:-1]]
-    repeated, times = np.unique(again, return_counts=True)
-    return repeated, times.astype(np.int64) + 1
-
-
-def _strangers(paid: Ids, given: Ids) -> int:
-    """Counts the ids that were paid for and not given."""
-    if not len(given):
-        return len(paid)
-    known, asked = np.sort(given), np.sort(paid)
-    places = np.searchsorted(known, asked).clip(max=len(known) - 1)
-    return int(np.count_nonzero(known[places] != asked))
 
 
 def main(argv: Iterable[str] | None = None) -> int:

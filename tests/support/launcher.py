@@ -28,7 +28,7 @@ __all__ = ["Launcher", "Session"]
 _PATIENCE_S: Final = 60.0
 _TESTS: Final = Path(__file__).parent.parent
 _LOADED: Final = (
-    "bulkjobs.__main__", "bulkjobs.cli.app", "bulkjobs.cli.submit", "bulkjobs.client", "bulkjobs.engine",
+    "bulkjobs.__main__", "bulkjobs.cli.app", "bulkjobs.cli.submit", "bulkjobs.client", "bulkjobs.engine", "bulkjobs.simulator",
     "support.crashing", "uvloop", "numpy", "aiohttp", "orjson", "lxml.etree",
 )  # fmt: skip
 
