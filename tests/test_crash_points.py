@@ -30,12 +30,18 @@ CHUNK_IDS = 5
 LINE_BYTES = 10
 PIECE_BYTES = 7
 """See `crashing`."""
-MIGRATION_STEPS = 12
+MIGRATION_STEPS = 13
 """Statements that make, change or drop something on the way from version 1 of the ledger to version 2."""
 PLACES = {"start": 1, "middle": CHUNKS // 2 + 1, "end": CHUNKS}
 """Where in a run the process dies: during which chunk."""
 SIGKILLED = -9
 EXIT_HELD = 4
+
+ON_UNKNOWN = {
+    "hold": ("--on-unknown", "hold"),
+    # The jobs that the list shows beside the run's were there before it began.
+    "reconcile": ("--on-unknown", "reconcile", "--settle", "50ms", "--exclusive"),
+}
 
 NEW = ("new",)
 PLANNED = ("planned",)
@@ -65,6 +71,8 @@ class Point:
     """How many jobs the service has made of the chunk by then."""
     hold: tuple[str, ...] = DELIVERED
     """Its state after a restart with `--on-unknown hold`."""
+    reconcile: tuple[str, ...] = DELIVERED
+    """Its state after a restart with `--on-unknown reconcile`, with an honest list of jobs."""
     stdin: bool = False
 
     def __str__(self) -> str:
@@ -106,7 +114,8 @@ POINTS = (
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Iterator[Oracle]:
-    with Oracle(tmp_path_factory.mktemp("oracle"), launcher=launcher) as oracle:
+    at_once = ("--queue-time", "0s", "--job-time", "0s")
+    with Oracle(tmp_path_factory.mktemp("oracle"), *at_once, launcher=launcher) as oracle:
         yield oracle
 
 
@@ -149,13 +158,14 @@ class Run:
         self._launcher = launcher
         self._stdin = self.source if stdin else None
 
-    def start(self, crash: str = "") -> Session:
+    def start(self, crash: str = "", *, on_unknown: str = "hold") -> Session:
         environ = {"BULKJOBS_ACCESS_TOKEN": TOKEN, "CRASH": crash}
-        return self._launcher.start(self.command, folder=self.folder, environ=environ, stdin=self._stdin)
+        command = [*self.command, *ON_UNKNOWN[on_unknown]]
+        return self._launcher.start(command, folder=self.folder, environ=environ, stdin=self._stdin)
 
     def start_anew(self, crash: str = "") -> int:
         environ = {"BULKJOBS_ACCESS_TOKEN": TOKEN, "CRASH": crash, "PATH": os.environ["PATH"]}
-        program = [sys.executable, str(Path(crashing.__file__)), *self.command]
+        program = [sys.executable, str(Path(crashing.__file__)), *self.command, *ON_UNKNOWN["hold"]]
         with (self.folder / "session.err").open("ab") as stderr:
             return subprocess.run(
                 program, cwd=self.folder, env=environ, stdout=subprocess.DEVNULL, stderr=stderr, check=False
@@ -164,7 +174,7 @@ class Run:
     @property
     def command(self) -> list[str]:
         command = ["submit", "-" if self._stdin else "ids.txt", "--run", "the.run", "--json", "--quiet"]
-        command += ["--chunk-size", str(CHUNK_IDS), "--workers", "1", "--on-unknown", "hold"]
+        command += ["--chunk-size", str(CHUNK_IDS), "--workers", "1"]
         command += self.oracle.options(f"http://127.0.0.1:{self.proxy.port}/api/v1" if self.proxy else None)
         return command
 
@@ -223,16 +233,16 @@ def make_version_1(ledger: Path) -> None:
         database.execute("DROP INDEX chunk_part")
         for column in ("parent", "first", "duplicate_risk"):
             database.execute(f"ALTER TABLE chunk DROP COLUMN {column}")
-        for table in ("baseline", "settlement"):
+        for table in ("baseline", "settlement", "finding"):
             database.execute(f"DROP TABLE {table}")
         database.execute("PRAGMA user_version = 1")
 
 
-def kill_at(run: Run, point: Point, chunk: int) -> bool:
+def kill_at(run: Run, point: Point, chunk: int, on_unknown: str = "hold") -> bool:
     """Has the process die at the place during that chunk; tells whether it did die there."""
     if run.proxy is None:
-        return run.start(crash=rule_for(point, chunk)).wait() == SIGKILLED
-    session = run.start()
+        return run.start(rule_for(point, chunk), on_unknown=on_unknown).wait() == SIGKILLED
+    session = run.start(on_unknown=on_unknown)
     run.proxy.victim.set_result(session.pid)
     return session.wait() == SIGKILLED and run.proxy.fired
 
@@ -250,30 +260,53 @@ def check_killed(run: Run, point: Point, chunk: int) -> list[int]:
     return in_flight
 
 
-def check_restarted(run: Run, in_flight: list[int], code: int) -> None:
-    """Checks what the next session made of it: with `--on-unknown hold` it holds what was in flight, and nothing else."""
+def check_restarted(run: Run, held: list[int], code: int) -> None:
+    """Checks what the next session made of it: these chunks are held, and all others delivered."""
     judgement = judge(run.given, run.books(), run.image)
     assert judgement.violations == []
-    assert [row.ordinal for row in run.image.chunks if row.state == "held"] == in_flight
-    assert code == (EXIT_HELD if in_flight else 0), run.stderr
+    assert [row.ordinal for row in run.image.chunks if row.state == "held"] == held
+    assert code == (EXIT_HELD if held else 0), run.stderr
     figures = judgement.figures
     assert figures["delivered"] + figures["held"] == len(run.within)
 
 
+CASES = [
+    *((point, "hold") for point in POINTS),
+    *((point, "reconcile") for point in POINTS if point.hold != point.reconcile),
+]
+
+
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("point", POINTS, ids=str)
+@pytest.mark.parametrize(("point", "on_unknown"), CASES, ids=[f"{point}-{mode}" for point, mode in CASES])
 def test_a_run_that_died_there_loses_nothing_and_sends_nothing_twice(
-    run_at: Callable[[Point, int], Run], point: Point, place: str
+    run_at: Callable[[Point, int], Run], point: Point, on_unknown: str, place: str
 ) -> None:
     chunk = PLACES[place]
     run = run_at(point, chunk)
     bring_to(run, point, chunk)
-    assert kill_at(run, point, chunk), f"the process did not die there\n{run.stderr}"
+    assert kill_at(run, point, chunk, on_unknown), f"the process did not die there\n{run.stderr}"
     in_flight = check_killed(run, point, chunk)
-    code = run.start().wait()
-    check_restarted(run, in_flight, code)
+    code = run.start(on_unknown=on_unknown).wait()
+    check_restarted(run, in_flight if on_unknown == "hold" else [], code)
     if point.alone:
-        assert run.state(chunk) in point.hold
+        assert run.state(chunk) in (point.hold if on_unknown == "hold" else point.reconcile)
+
+
+@pytest.mark.parametrize("at", ["settlement_written", "settlement_stored"])
+@pytest.mark.parametrize("number", [13, 17], ids=["no_job", "job_made"])
+def test_a_run_that_died_while_it_settled_a_chunk_settles_it_once(
+    run_at: Callable[[Point, int], Run], number: int, at: str
+) -> None:
+    """Place 24 as well: the job of the chunk is adopted, or its absence has just been proved."""
+    point, chunk = next(point for point in POINTS if point.number == number), PLACES["middle"]
+    run = run_at(point, chunk)
+    assert kill_at(run, point, chunk, "reconcile")
+    assert run.start(crash=f"{at}@1", on_unknown="reconcile").wait() == SIGKILLED, run.stderr
+    assert judge_killed(run.given, run.books(), run.image, workers=1).violations == []
+    code = run.start(on_unknown="reconcile").wait()
+    check_restarted(run, [], code)
+    assert run.jobs_of(chunk) == 1
+    assert [one.chunk for one in run.image.settlements] == [chunk]
 
 
 def test_a_process_that_loads_everything_itself_dies_and_recovers_in_the_same_way(

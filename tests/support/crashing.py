@@ -21,6 +21,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from contextvars import ContextVar
 from typing import Any, Final
 
 __all__ = ["main"]
@@ -32,6 +33,8 @@ _PIECE_BYTES: Final = 7
 _armed: dict[tuple[str, int], str] = {}
 _reached: Counter[str] = Counter()
 _counting = threading.Lock()
+_submitting: ContextVar[bool] = ContextVar("_submitting", default=False)
+"""Whether the request of this task is a submission; what only asks for jobs does not count."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,7 +159,7 @@ def _mark_submission() -> None:
     from bulkjobs import api, worker
     from bulkjobs.account.gate import Gate
     from bulkjobs.ledger.ledger import Ledger
-    from bulkjobs.model import Phase
+    from bulkjobs.model import Phase, RequestKind
 
     _wrap(Gate, "admit", after="permit_taken")
     _wrap(api, "_on_created", after="connected")
@@ -164,12 +167,19 @@ def _mark_submission() -> None:
     _wrap(Ledger, "begin_attempt", before="intent_wanted", after="intent_durable")
     _wrap(worker, "judge", before="answer_read")
     _wrap(Ledger, "end_attempt", before="outcome_wanted", after="outcome_committed")
+    request: Any = api.HttpTransport.request
+
+    async def submit(self: Any, what: Any, **named: Any) -> Any:
+        _submitting.set(what.kind is RequestKind.SUBMIT)
+        return await request(self, what, **named)
+
+    api.HttpTransport.request = submit  # type: ignore[method-assign]
     trail: Any = api._Trail
     original = trail.reached
 
     def reached(self: Any, phase: Any) -> None:
         original(self, phase)
-        if phase is Phase.STATUS_READ:
+        if phase is Phase.STATUS_READ and _submitting.get():
             _reach("status_read")
 
     trail.reached = reached
