@@ -75,7 +75,8 @@ def run_faults(plan: FaultsPlan, folder: Path) -> Result:
     faults = list(_spread(plan, chunks))
     options = ["--chunk-size", str(plan.chunk_ids), "--workers", str(plan.workers), "--lockout", "50ms"]
     options += ["--pace", "none", "--on-unknown", plan.on_unknown, "--settle", "100ms"]
-    oracle_options = ["--seed", str(plan.seed), *faults]
+    # Jobs end at once, so that reconciling can read whose ids they hold.
+    oracle_options = ["--seed", str(plan.seed), "--queue-time", "0s", "--job-time", "0s", *faults]
     with Launcher() as launcher, Oracle(folder, *oracle_options, most="24h", launcher=launcher) as oracle:
         town = Town(folder, oracle, launcher, options=options, environ=_CREDENTIALS)
         moving = time.monotonic()

@@ -59,7 +59,18 @@ def run_kills(plan: KillPlan, folder: Path) -> Result:
     with (
         Launcher() as launcher,
         Oracle(
-            folder, "--latency", "1ms..6ms", "--seed", str(plan.seed), *faults, most="24h", launcher=launcher
+            folder,
+            "--latency",
+            "1ms..6ms",
+            "--queue-time",
+            "0s",
+            "--job-time",
+            "0s",
+            "--seed",
+            str(plan.seed),
+            *faults,
+            most="24h",
+            launcher=launcher,
         ) as oracle,
     ):
         town = Town(folder, oracle, launcher, options=options, environ={"BULKJOBS_ACCESS_TOKEN": TOKEN})

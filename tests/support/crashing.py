@@ -167,13 +167,14 @@ def _mark_submission() -> None:
     _wrap(Ledger, "begin_attempt", before="intent_wanted", after="intent_durable")
     _wrap(worker, "judge", before="answer_read")
     _wrap(Ledger, "end_attempt", before="outcome_wanted", after="outcome_committed")
-    request: Any = api.HttpTransport.request
+    transport: Any = api.HttpTransport
+    request = transport.request
 
     async def submit(self: Any, what: Any, **named: Any) -> Any:
         _submitting.set(what.kind is RequestKind.SUBMIT)
         return await request(self, what, **named)
 
-    api.HttpTransport.request = submit  # type: ignore[method-assign]
+    transport.request = submit
     trail: Any = api._Trail
     original = trail.reached
 

@@ -186,6 +186,8 @@ def _serve() -> None:
                 _tell(told, pid=pid, status=status)
                 continue
             if not (block := os.read(0, 1 << 16)):
+                for pid in children.values():  # whoever started them is gone
+                    os.kill(pid, signal.SIGKILL)
                 return
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
