@@ -88,6 +88,7 @@ class Launcher:
         self._started: list[Session] = []
         self._answer = threading.Semaphore(0)
         self._pid = 0
+        self._gone = False
         self._sessions: dict[int, Session] = {}
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -145,6 +146,8 @@ class Launcher:
             self._process.stdin.flush()
             if not self._answer.acquire(timeout=_PATIENCE_S):
                 raise TimeoutError("the launching process does not answer")
+            if self._gone:
+                raise RuntimeError("the launching process has ended; see what it wrote to stderr")
             session = self._sessions[self._pid]
             session.out = out
             self._started.append(session)
@@ -160,6 +163,8 @@ class Launcher:
                 self._pid = told["pid"]
                 self._sessions[self._pid] = Session(self._pid, Path())
                 self._answer.release()
+        self._gone = True
+        self._answer.release()  # whoever waits need not wait longer
 
 
 # --- the process that waits ---
