@@ -199,6 +199,7 @@ class Engine:
                 request_log=ledger,
                 observer=self._emit,
                 clock=self._clock,
+                uniform=self._jitter.random,
             )
             tracker = None
             if settings.max_active_jobs is not None:

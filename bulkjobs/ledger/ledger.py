@@ -408,8 +408,9 @@ class Ledger:
 
     async def counts(self) -> Counts:
         """Counts everything; about a second for a million chunks."""
-        now = self._clock.utc()
-        return await self._writer.call(lambda database: queries.counts(database, now))
+        # Without a session of ours, one that is open died: it did not go on until now.
+        until = None if self._session is None else self._clock.utc()
+        return await self._writer.call(lambda database: queries.counts(database, until))
 
 
 def read_run(run_dir: Path) -> RunSnapshot:
