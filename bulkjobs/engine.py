@@ -315,6 +315,7 @@ class Engine:
             on_job=account.tracker.add if account.tracker is not None else _ignore,
             records=records,
             jitter=self._jitter,
+            bisect=self._settings.bisect,
         )
 
     def _on_sink_failure(self, error: SinkError) -> None:

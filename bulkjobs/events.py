@@ -107,6 +107,53 @@ class ChunkHeld:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkSplit:
+    """The server does not take a chunk as it is; its parts go out in its place, and each may become a job."""
+
+    chunk: int
+    ids: int
+    parts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineMissing:
+    """The server's list of jobs could not be read before the first chunk goes out; reconciling has less to go by."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileWaits:
+    """Held chunks are compared with the server's list of jobs, and the next look at it comes at `until_utc`."""
+
+    chunks: int
+    until_utc: float
+    wait_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkSettled:
+    """A held chunk was settled: its job was found, or it goes out again."""
+
+    chunk: int
+    ids: int
+    job_id: str | None
+    """None when there is no job."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkStaysHeld:
+    """The server's list of jobs does not settle a chunk."""
+
+    chunk: int
+    ids: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptNotApplied:
     """An attempt had no effect and the chunk waits to go out again."""
 
@@ -206,6 +253,11 @@ Event = (
     | ChunkAccepted
     | ChunkRefused
     | ChunkHeld
+    | ChunkSplit
+    | BaselineMissing
+    | ReconcileWaits
+    | ChunkSettled
+    | ChunkStaysHeld
     | AttemptNotApplied
     | LockedOut
     | LockoutEnded

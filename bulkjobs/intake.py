@@ -8,6 +8,8 @@ behind it can be sent; so whatever changed in a source is found before it costs 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, closing, nullcontext
@@ -19,13 +21,14 @@ import orjson
 
 from bulkjobs.channel import Channel, ChannelClosed
 from bulkjobs.chunking import Chunker, Cut
-from bulkjobs.errors import SinkError, SourceChanged, SourceError
+from bulkjobs.errors import InternalError, SinkError, SourceChanged, SourceError
 from bulkjobs.events import ChunkPlanned, Event, SourceProgress
 from bulkjobs.halt import Halt
 from bulkjobs.ledger import ChunkRow, Ledger
-from bulkjobs.model import Chunk, ChunkState, InvalidId
+from bulkjobs.model import Chunk, ChunkState, InvalidId, Tally
 from bulkjobs.ports import Source
 from bulkjobs.rundir import write_all
+from bulkjobs.splitting import part_body
 
 __all__ = ["Intake", "Planned"]
 
@@ -39,6 +42,8 @@ class Planned:
     chunk: Chunk
     attempts: int
     """Number of the last attempt of an earlier session, 0 when there was none."""
+    duplicate_risk: bool = False
+    """As in `ledger.ChunkRow`."""
 
 
 class Intake:
@@ -81,7 +86,7 @@ class Intake:
         run = self._ledger.run
         known = _KnownChunks(self._ledger)
         finished = run is not None and run.source_finished
-        last_wanted = await self._ledger.last_ordinal(ChunkState.PLANNED)
+        last_wanted = await self._ledger.last_planned()
         try:
             if finished and last_wanted == 0:
                 return
@@ -174,10 +179,19 @@ class Intake:
     async def _hand_on(self, chunk: Chunk, row: ChunkRow | None, channel: Channel[Planned]) -> None:
         if row is None:
             self._ledger.plan(chunk)
+        elif row.state is ChunkState.SPLIT:
+            for part in await self._ledger.parts(chunk.ordinal):
+                if part.state is ChunkState.PLANNED:
+                    await self._send_on(_part(chunk, part), part, channel)
+            return
         elif row.state is not ChunkState.PLANNED:
             return
+        await self._send_on(chunk, row, channel)
+
+    async def _send_on(self, chunk: Chunk, row: ChunkRow | None, channel: Channel[Planned]) -> None:
         self._emit(ChunkPlanned(chunk=chunk.ordinal, ids=chunk.ids))
-        await channel.send(Planned(chunk, row.attempts if row is not None else 0))
+        planned = Planned(chunk, 0) if row is None else Planned(chunk, row.attempts, row.duplicate_risk)
+        await channel.send(planned)
 
     async def _finish(self, report: _InvalidReport | None) -> None:
         if report is not None:
@@ -197,6 +211,25 @@ class Intake:
                 finished=finished,
             )
         )
+
+
+def _part(chunk: Chunk, row: ChunkRow) -> Chunk:
+    """Gives a part of a chunk again, as it was planned."""
+    body = part_body(chunk.body, row.first, row.ids)
+    if hashlib.sha256(body).hexdigest() != row.digest:
+        raise InternalError(f"Part {row.ordinal} of chunk {chunk.ordinal} is not what was planned.")
+    return dataclasses.replace(
+        chunk,
+        ordinal=row.ordinal,
+        body=body,
+        ids=row.ids,
+        digest=row.digest,
+        first_id=body.partition(b"\n")[0].decode("ascii"),
+        last_id=body.rpartition(b"\n")[2].decode("ascii"),
+        tally=Tally(),
+        parent=row.parent,
+        first=row.first,
+    )
 
 
 class _HaltedError(Exception):

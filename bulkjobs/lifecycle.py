@@ -13,13 +13,14 @@ from bulkjobs.model import ChunkState
 
 __all__ = ["TRANSITIONS", "check_transition", "mermaid"]
 
-_P, _S, _A, _D, _R, _H = (
+_P, _S, _A, _D, _R, _H, _X = (
     ChunkState.PLANNED,
     ChunkState.SENDING,
     ChunkState.ACCEPTED,
     ChunkState.DELIVERED,
     ChunkState.REFUSED,
     ChunkState.HELD,
+    ChunkState.SPLIT,
 )
 
 TRANSITIONS: Final[dict[tuple[ChunkState, ChunkState], str]] = {
@@ -27,7 +28,10 @@ TRANSITIONS: Final[dict[tuple[ChunkState, ChunkState], str]] = {
     (_S, _P): "proved not applied: not sent, throttled, token, slots, quota",
     (_S, _A): "the server made a job",
     (_S, _R): "the server wants none of it",
+    (_S, _X): "too large, or bad ids among good ones: its parts go out instead",
     (_S, _H): "nobody can know, or the process died",
+    (_H, _A): "its job was found",
+    (_H, _P): "there is no job, or a person takes the risk",
     (_A, _D): "every sink has the job record",
 }
 """Each legal move with its cause."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import NewType
+from typing import Final, NewType
 
 __all__ = [
+    "FIRST_PART",
     "Accepted",
     "Cause",
     "Chunk",
@@ -33,6 +34,10 @@ __all__ = [
     "Verdict",
 ]
 
+FIRST_PART: Final = 1_000_000_001
+"""Ordinal of the first part of a chunk that was split. Chunks cut from the sources are numbered from 1 and never get
+there: a thousand million of them are ten million million ids."""
+
 JobId = NewType("JobId", str)
 """What the server calls a job: opaque, but checked to be harmless in a URL, a file name and a log."""
 
@@ -46,6 +51,8 @@ class ChunkState(StrEnum):
     DELIVERED = "delivered"
     REFUSED = "refused"
     HELD = "held"
+    SPLIT = "split"
+    """Its parts, which are chunks themselves, go out in its place."""
 
 
 class JobState(StrEnum):
@@ -70,6 +77,7 @@ class RequestKind(StrEnum):
     SUBMIT = "submit"
     STATUS = "status"
     LIST = "list"
+    RESULTS = "results"
     LOGIN = "login"
 
 
@@ -103,7 +111,9 @@ class Chunk:
     """Holds up to the endpoint's number of ids, in input order, as the exact bytes that go on the wire."""
 
     ordinal: int
-    """Position in the run, from 1. The same input and options give the same chunk the same ordinal."""
+    """Position in the run, from 1; from `FIRST_PART` for a part of a chunk that was split.
+
+    The same input and options give the same chunk the same ordinal."""
     body: bytes
     """The ids with one newline between each two, none at the end."""
     ids: int
@@ -114,11 +124,15 @@ class Chunk:
     source: str
     """Name of the source that the first id stands in."""
     line: int
-    """Line of that source on which the first id stands, from 1."""
+    """Line of that source on which the first id stands, from 1. A part has the line of the chunk it is a part of."""
     tally: Tally
     """What stood in the input between the last id of the chunk before and the last id of this one.
 
-    The last, shorter chunk of a run counts to the end of the input."""
+    The last, shorter chunk of a run counts to the end of the input. For a part there is nothing: its chunk has it."""
+    parent: int | None = None
+    """Of a part: ordinal of the chunk, as it was cut from the source, that was split."""
+    first: int = 0
+    """Of a part: index in that chunk of its first id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +170,18 @@ class Evidence:
     phase: Phase
     started_utc: float
     ended_utc: float
+    sent_utc: float | None = None
+    """When the first byte could leave; None when none could."""
+    answered_utc: float | None = None
+    """When the status line was read."""
     status: int | None = None
     retry_after: str | None = None
     """The header's text, unread."""
     content_type: str | None = None
     body: bytes = dataclasses.field(default=b"", repr=False)  # the answer to a login holds the token
     """The answer, at most as long as the cap."""
+    answer_bytes: int = 0
+    """Bytes of the answer's body that were read, kept or not."""
     body_cut: bool = False
     """The answer was longer than the cap."""
     error: str | None = None
@@ -178,8 +198,10 @@ class Cause(StrEnum):
     UNAUTHORIZED = "unauthorized"
     SLOTS_FULL = "slots_full"
     NO_QUOTA = "no_quota"
+    TOO_LARGE = "too_large"
+    """There are more ids, or bytes, than the server takes at a time: parts of the chunk may pass."""
     MISCONFIGURED = "misconfigured"
-    """The server will say the same to every chunk: wrong address, no entitlement, body too large."""
+    """The server will say the same to every chunk: wrong address, no entitlement."""
     NOT_PROCESSED = "not_processed"
     """421 and 425 say so by definition."""
 

@@ -27,6 +27,7 @@ class RunDir:
         self.invalid = self.path / "invalid.jsonl"
         self.held = self.path / "held.jsonl"
         self.refused = self.path / "refused"
+        self.duplicate_risk = self.path / "duplicate-risk"
         self.summary = self.path / "summary.json"
 
     def spool(self, position: int) -> Path:
@@ -36,6 +37,10 @@ class RunDir:
     def refused_ids(self, chunk: int) -> Path:
         """Names the file with the ids of a refused chunk."""
         return self.refused / f"chunk-{chunk:08d}.txt"
+
+    def risky_ids(self, chunk: int) -> Path:
+        """Names the file with the ids of a chunk that goes out again although its outcome was unknown."""
+        return self.duplicate_risk / f"chunk-{chunk:08d}.txt"
 
     def write(self, path: Path, content: bytes) -> None:
         """Writes a file of this run so that after a crash it has its old content or the new, never a part.

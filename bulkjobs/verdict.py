@@ -92,7 +92,7 @@ _MEANINGS: Final = (
         meaning=_Meaning.TOO_LARGE,
         numbers=frozenset({"400-185", "400-186"}),
         words=_words(r"\brecords at a time\b"),  # "… accepts minimum 1 and maximum 3000 records at a time."
-        advice="There are too many ids in one request: start a new run with a smaller --chunk-size.",
+        advice="There are too many ids in one request.",
     ),
     _Pattern(
         meaning=_Meaning.BAD_INPUT,
@@ -132,7 +132,6 @@ _MISCONFIGURED: Final = {
     407: "A proxy stands in between and wants a password: check the network.",
     410: "This API is gone from this address: check --base-url and --endpoint.",
     411: "Something in between took the length away: check the network.",
-    413: "The body is too large for the server: start a new run with a smaller --chunk-size.",
     414: "The address is too long for the server: use a shorter --webhook.",
     415: "The server does not take this content type at this address: check --base-url and --endpoint.",
     426: "The server wants another protocol: check that --base-url begins with https.",
@@ -179,6 +178,8 @@ def judge(evidence: Evidence) -> Verdict:
             return NotApplied(
                 cause=Cause.NOT_PROCESSED, reason=_reason(evidence, "By definition it was not processed.")
             )
+        case 413:
+            return NotApplied(cause=Cause.TOO_LARGE, reason=_reason(evidence, "The body is too large."))
         case status if advice := _MISCONFIGURED.get(status):
             return NotApplied(cause=Cause.MISCONFIGURED, reason=_reason(evidence, advice))
         case status:
@@ -231,8 +232,8 @@ def _judge_refusal(evidence: Evidence) -> Verdict:
         case _Meaning.NO_QUOTA:
             return NotApplied(cause=Cause.NO_QUOTA, reason=reason)
         case _Meaning.TOO_LARGE:
-            # Not a refusal of these ids: every other chunk is as large, and each would cost a request.
-            return NotApplied(cause=Cause.MISCONFIGURED, reason=reason)
+            # Not a refusal of these ids: parts of the chunk may pass.
+            return NotApplied(cause=Cause.TOO_LARGE, reason=reason)
         case _Meaning.BAD_INPUT:
             return Refused(reason=reason)
 

@@ -13,15 +13,22 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, TypeGuard, assert_never
 
 from bulkjobs.account.auth import Authenticator
 from bulkjobs.account.gate import Gate, GateStopped, Permit, PermitWithdrawn
 from bulkjobs.backoff import delay_s
 from bulkjobs.channel import Channel
 from bulkjobs.endpoints import Endpoint
-from bulkjobs.errors import AuthError, ConfigError
-from bulkjobs.events import AttemptNotApplied, ChunkAccepted, ChunkHeld, ChunkRefused, Event
+from bulkjobs.errors import AuthError, ConfigError, InternalError
+from bulkjobs.events import (
+    AttemptNotApplied,
+    ChunkAccepted,
+    ChunkHeld,
+    ChunkRefused,
+    ChunkSplit,
+    Event,
+)
 from bulkjobs.exits import Exit
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Planned
@@ -41,6 +48,7 @@ from bulkjobs.model import (
 )
 from bulkjobs.ports import Clock, Transport
 from bulkjobs.rundir import RunDir
+from bulkjobs.splitting import parts_of
 from bulkjobs.verdict import judge
 from bulkjobs.wire.request import AnswerFormat, submit_request
 
@@ -93,6 +101,7 @@ class Worker:
         on_job: Callable[[str], None],
         records: Channel[JobRecord],
         jitter: random.Random,
+        bisect: bool = False,
     ) -> None:
         """Makes a worker. `on_job` is told the id of every job, `records` gets its record."""
         self._submission = submission
@@ -107,6 +116,7 @@ class Worker:
         self._on_job = on_job
         self._records = records
         self._jitter = jitter
+        self._bisect = bisect
 
     async def run(self, chunks: Channel[Planned]) -> None:
         """Works through the channel until it ends or sending stops."""
@@ -125,10 +135,16 @@ class Worker:
     async def _settle(self, planned: Planned) -> None:
         """Sends a chunk until nothing is left to try. A chunk that is left alone here stays planned."""
         number, unapplied = planned.attempts, 0
+        if planned.duplicate_risk:
+            self._keep_risky(planned.chunk)
         while not self._halt.pulled:
             number += 1
             token = await self._auth.token()
-            verdict = await self._attempt(planned.chunk, number, token)
+            verdict, parts = await self._attempt(planned.chunk, number, token)
+            if parts:
+                for part in parts:
+                    await self._settle(Planned(part, 0))
+                return
             if not isinstance(verdict, NotApplied):
                 return
             unapplied += 1
@@ -147,8 +163,13 @@ class Worker:
             if wait_s and not await self._halt.pause(wait_s):
                 return
 
-    async def _attempt(self, chunk: Chunk, number: int, token: str) -> Verdict:
-        """Makes one attempt and records its outcome before anything else can happen to the chunk."""
+    async def _attempt(self, chunk: Chunk, number: int, token: str) -> tuple[Verdict, list[Chunk]]:
+        """Makes one attempt and records its outcome before anything else can happen to the chunk.
+
+        Returns:
+            The verdict that stands, and the parts that go out in the chunk's place, if that is what comes of it.
+        """
+        parts: list[Chunk] = []
         with await self._gate.admit(RequestKind.SUBMIT) as permit:
             evidence = await self._send(chunk, number, token, permit)
             verdict = judge(evidence)
@@ -156,9 +177,14 @@ class Worker:
             _report_end(permit, evidence, verdict)
             if evidence.status is not None and not _is(verdict, Cause.UNAUTHORIZED):
                 self._auth.worked(token)
-            if isinstance(verdict, Refused):
-                verdict = self._kept(chunk, verdict)
-            verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, verdict)
+            if self._divides(verdict, chunk):
+                parts = await self._ledger.split(chunk.ordinal, number, evidence, verdict, parts_of(chunk))
+            else:
+                if _is(verdict, Cause.TOO_LARGE) and chunk.ids == 1:
+                    verdict = Refused(reason=f"{verdict.reason} There is only one id in it.")
+                if isinstance(verdict, Refused):
+                    verdict = self._kept(chunk, verdict)
+                verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, verdict)
             # Only now: an acceptance with the job of another chunk has become unknown.
             if isinstance(verdict, Unknown):
                 self._gate.outcome_unknown()
@@ -168,8 +194,19 @@ class Worker:
                 permit.job_opened(verdict.job_id)
             elif _is(verdict, Cause.SLOTS_FULL):
                 self._gate.slots_full(verdict.reason)
-        await self._tell(chunk, number, evidence, verdict)
-        return verdict
+        if parts and isinstance(verdict, NotApplied | Refused):
+            self._emit(
+                ChunkSplit(chunk=chunk.ordinal, ids=chunk.ids, parts=len(parts), reason=verdict.reason)
+            )
+        else:
+            await self._tell(chunk, number, evidence, verdict)
+        return verdict, parts
+
+    def _divides(self, verdict: Verdict, chunk: Chunk) -> TypeGuard[NotApplied | Refused]:
+        """Tells whether parts of a chunk go out in its place: the whole was not applied, and a part may be."""
+        if chunk.ids == 1:
+            return False
+        return _is(verdict, Cause.TOO_LARGE) or (isinstance(verdict, Refused) and self._bisect)
 
     async def _send(self, chunk: Chunk, number: int, token: str, permit: Permit) -> Evidence:
         """Sends the chunk once, with the intent durable before the first byte."""
@@ -234,6 +271,8 @@ class Worker:
             case Cause.NO_QUOTA | Cause.MISCONFIGURED:
                 self._halt.pull(Exit.STOPPED, verdict.reason)
                 return 0.0
+            case Cause.TOO_LARGE:
+                raise InternalError("A chunk that is too large was neither split nor refused.")
             case Cause.NOT_PROCESSED if unapplied >= _MOST_NOT_PROCESSED:
                 self._halt.pull(Exit.STOPPED, f"{verdict.reason} It said so again.")
                 return 0.0
@@ -243,6 +282,14 @@ class Worker:
                 )
             case _:
                 assert_never(verdict.cause)
+
+    def _keep_risky(self, chunk: Chunk) -> None:
+        """Writes down which ids may be paid for twice, before they can be."""
+        path = self._run_dir.risky_ids(chunk.ordinal)
+        try:
+            self._run_dir.write(path, chunk.body + b"\n")
+        except OSError as error:
+            self._halt.pull(Exit.STORAGE, f"{path} cannot be written: {error.strerror or error}.")
 
     def _kept(self, chunk: Chunk, verdict: Refused) -> Verdict:
         """Writes the ids of a refused chunk to be fed again, before the ledger calls it refused.
@@ -294,5 +341,5 @@ def _report_end(permit: Permit, evidence: Evidence, verdict: Verdict) -> None:
             permit.answered()
 
 
-def _is(verdict: Verdict, cause: Cause) -> bool:
+def _is(verdict: Verdict, cause: Cause) -> TypeGuard[NotApplied]:
     return isinstance(verdict, NotApplied) and verdict.cause is cause

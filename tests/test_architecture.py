@@ -15,7 +15,7 @@ ROWS = (
     # Words and values that stand for themselves.
     ("errors", "model", "clock", "ids", "seen", "channel", "exits", "rundir"),
     # What the pieces agree on, and pure rules over these values.
-    ("settings", "events", "ports", "endpoints", "lifecycle", "chunking", "halt"),
+    ("settings", "events", "ports", "endpoints", "lifecycle", "chunking", "splitting", "halt"),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
     ("wire", "backoff", "throttle", "breaker", "sources", "sinks", "ledger"),
     ("verdict", "account", "api"),
@@ -33,7 +33,7 @@ ROWS = (
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 PURE = {
-    "errors", "model", "events", "ports", "endpoints", "lifecycle", "ids", "chunking", "seen", "wire", "verdict",
+    "errors", "model", "events", "ports", "endpoints", "lifecycle", "ids", "chunking", "splitting", "seen", "wire", "verdict",
     "backoff", "throttle", "breaker", "exits",
 }  # fmt: skip
 """What can be decided from values alone: clock readings and randomness are arguments."""

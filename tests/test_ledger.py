@@ -248,7 +248,8 @@ async def test_a_newer_ledger_is_refused_untouched(run_dir, clock):
     with foreign(run_dir) as database:
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(
-        LedgerError, match=f"has format {SCHEMA_VERSION + 1}; this bulkjobs knows {SCHEMA_VERSION}"
+        LedgerError,
+        match=f"has format {SCHEMA_VERSION + 1}; this bulkjobs knows formats up to {SCHEMA_VERSION}",
     ):
         await Ledger.open(run_dir, clock=clock)
     with pytest.raises(LedgerError, match="has format"):
@@ -733,7 +734,7 @@ async def test_requests_are_counted_by_kind(ledger):
     for kind, status in [(RequestKind.STATUS, 200), (RequestKind.STATUS, 429), (RequestKind.LIST, None)]:
         ledger.end_request(await ledger.begin_request(kind), status)
     requests = (await ledger.counts()).requests
-    assert requests == {"submit": 2, "status": 2, "list": 1, "login": 0, "throttled": 2}
+    assert requests == {"submit": 2, "status": 2, "list": 1, "results": 0, "login": 0, "throttled": 2}
 
 
 async def test_a_lock_out_that_lasts_longer_is_one_lock_out(ledger, clock):

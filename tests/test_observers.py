@@ -12,16 +12,21 @@ from rich.console import Console
 
 from bulkjobs.events import (
     AttemptNotApplied,
+    BaselineMissing,
     ChunkAccepted,
     ChunkHeld,
     ChunkPlanned,
     ChunkRefused,
+    ChunkSettled,
+    ChunkSplit,
+    ChunkStaysHeld,
     Event,
     JobChanged,
     LimitLearned,
     LockedOut,
     LockoutEnded,
     PollFailed,
+    ReconcileWaits,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
@@ -122,6 +127,11 @@ EXAMPLES = [
     accepted(),
     ChunkRefused(chunk=2, ids=10_000, reason="Bad input.", path="ids.run/refused/2.txt"),
     ChunkHeld(chunk=3, ids=10_000, reason="Status 502."),
+    ChunkSplit(chunk=5, ids=10_000, parts=2, reason="HTTP 413."),
+    BaselineMissing(reason="HTTP 404"),
+    ReconcileWaits(chunks=2, until_utc=1_767_225_600.0, wait_s=600.0, reason="a job may still appear"),
+    ChunkSettled(chunk=3, ids=10_000, job_id="j3", reason="its results hold these ids"),
+    ChunkStaysHeld(chunk=4, ids=10_000, reason="two jobs fit"),
     not_sent(),
     LockedOut(until_utc=NOON + 309, wait_s=309.0, reason="Status 429."),
     LockoutEnded(),
@@ -271,7 +281,7 @@ def test_every_lockout_is_told_but_not_its_extensions():
 def test_quiet_leaves_what_needs_a_person():
     """`--quiet` is a log from ERROR up."""
     lines = Log(least=Level.ERROR)(*EXAMPLES)
-    assert [line.split()[2] for line in lines] == ["error"] * 3
+    assert [line.split()[2] for line in lines] == ["error"] * 4
 
 
 def test_quiet_tells_once_what_goes_wrong_for_a_minute():
@@ -334,7 +344,8 @@ def test_totals_add_up_ids():
     for event in EXAMPLES:
         totals.add(event)
     assert (totals.read, totals.invalid, totals.duplicate) == (20_000, 3, 7)
-    assert (totals.accepted, totals.refused, totals.held) == (10_000, 10_000, 10_000)
+    # The held one was found to be accepted.
+    assert (totals.accepted, totals.refused, totals.held) == (20_000, 10_000, 0)
     assert totals.part_read == 0.25
 
 

@@ -56,9 +56,10 @@ TABLE = {
     # the configuration
     **{
         f"{status}": (seen(status), MISCONFIGURED)
-        for status in (403, 404, 405, 407, 410, 411, 413, 414, 415, 426, 431)
+        for status in (403, 404, 405, 407, 410, 411, 414, 415, 426, 431)
     },
     **{f"{status} redirect": (seen(status), MISCONFIGURED) for status in (301, 302, 307, 308)},
+    "413": (seen(413), Cause.TOO_LARGE),
     # 400: four different things
     "400 slots": (seen(400, error("400-999", SLOTS_400)), SLOTS_FULL),
     "400 slots as text": (seen(400, SLOTS_400.encode()), SLOTS_FULL),
@@ -80,12 +81,12 @@ TABLE = {
         f"400-{number}": (seen(400, error(f"400-{number}")), Refused)
         for number in (102, 103, 105, 106, 107, 108, 187, 188)
     },
-    "400-185": (seen(400, error("400-185")), MISCONFIGURED),
-    "400-186": (seen(400, error("400-186")), MISCONFIGURED),
+    "400-185": (seen(400, error("400-185")), Cause.TOO_LARGE),
+    "400-186": (seen(400, error("400-186")), Cause.TOO_LARGE),
     "400 company id": (seen(400, error("400-1", "Company id is not valid.")), Refused),
     "400 contact ids": (seen(400, error("400-1", "Invalid contact ids: x")), Refused),
     "400 illegal value": (seen(400, error("400-1", "Illegal values for the field contactId")), Refused),
-    "400 records": (seen(400, error("400-1", RECORDS)), Cause.MISCONFIGURED),
+    "400 records": (seen(400, error("400-1", RECORDS)), Cause.TOO_LARGE),
     "400 input": (seen(400, error("400-1", "Invalid input (i.e. invalid JSON or XML input).")), Refused),
     "422 input": (seen(422, error("422-1", "Executive id is not valid.")), Refused),
     "a known number outweighs the words": (seen(400, error("400-108", "no quota for id x")), Refused),
@@ -186,7 +187,6 @@ def test_a_throttle_passes_on_the_wait_the_server_asked_for(header, wait_s):
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (413, "start a new run with a smaller --chunk-size"),
         (302, "never followed"),
         (308, "captive portal"),
         (404, "--base-url"),
@@ -208,10 +208,12 @@ def test_the_servers_words_and_diagnostic_code_are_in_the_reason():
     )
 
 
-def test_too_many_ids_in_a_request_stop_the_run_and_say_what_to_do():
-    verdict = judge(seen(400, error("400-186")))
-    assert verdict.cause is Cause.MISCONFIGURED
-    assert "smaller --chunk-size" in verdict.reason
+@pytest.mark.parametrize("evidence", [seen(413), seen(400, error("400-186"))])
+def test_a_chunk_that_is_too_large_is_told_from_bad_ids(evidence):
+    """Its parts may pass, so nothing of it is refused."""
+    verdict = judge(evidence)
+    assert verdict.cause is Cause.TOO_LARGE
+    assert "too " in verdict.reason
 
 
 def test_a_foreign_body_is_shown_short_and_escaped():

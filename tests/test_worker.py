@@ -433,12 +433,11 @@ def test_when_the_new_token_is_refused_as_well_sending_stops_and_chunks_stay_pen
         (answered(400, NO_QUOTA), 1, Exit.STOPPED),
         (answered(403), 1, Exit.STOPPED),
         (answered(404), 1, Exit.STOPPED),
-        (answered(413), 1, Exit.STOPPED),
         (answered(302), 1, Exit.STOPPED),
         (answered(421), 2, Exit.STOPPED),
         (answered(401), 1, Exit.STOPPED),
     ],
-    ids=["quota", "403", "404", "413", "302", "421 twice", "401 without another token"],
+    ids=["quota", "403", "404", "302", "421 twice", "401 without another token"],
 )
 def test_what_the_server_would_say_to_every_chunk_stops_sending(
     tmp_path: Path, evidence: Evidence, requests: int, code: Exit

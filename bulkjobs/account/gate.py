@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate", "GateStopped", "Permit", "PermitWithdrawn"]
 
-_ORDER: Final = {RequestKind.LOGIN: 0, RequestKind.SUBMIT: 1, RequestKind.STATUS: 2, RequestKind.LIST: 2}
-"""Without a token nothing goes, without submits nothing is earned; status and list share what is left."""
+_ORDER: Final = {RequestKind.LOGIN: 0, RequestKind.SUBMIT: 1} | dict.fromkeys(
+    (RequestKind.STATUS, RequestKind.LIST, RequestKind.RESULTS), 2
+)
+"""Without a token nothing goes, without submits nothing is earned; the others share what is left."""
 
 _QUEUE_KINDS: Final = (RequestKind.LOGIN, RequestKind.SUBMIT, RequestKind.STATUS)
 """A kind for each queue, to ask the throttle with; it tells only submits from others."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,8 @@ from typing import Final, Self
 from bulkjobs.errors import BulkJobsError, InternalError, LedgerError
 from bulkjobs.ledger import queries
 from bulkjobs.ledger.lock import RunLock, lock_owner, refuse_network_filesystem
-from bulkjobs.ledger.operations import BEGIN_ATTEMPT, DELIVER, END_ATTEMPT, PLAN, RECORD_UNSENT
+from bulkjobs.ledger.operations import BEGIN_ATTEMPT, DELIVER, END_ATTEMPT, PLAN, RECORD_UNSENT, SPLIT
+from bulkjobs.ledger.reader import LedgerReader
 from bulkjobs.ledger.schema import (
     DATABASE_NAME,
     Database,
@@ -27,14 +28,14 @@ from bulkjobs.ledger.schema import (
     open_for_writing,
     reading,
 )
-from bulkjobs.ledger.values import AccountState, ChunkRow, Counts, RunRow, RunSnapshot, SourceRow, VerdictRow
+from bulkjobs.ledger.settling import Settlement, record_baseline, settle
+from bulkjobs.ledger.values import RunRow, RunSnapshot
 from bulkjobs.ledger.writer import CALL, Writer
 from bulkjobs.lifecycle import check_transition
 from bulkjobs.model import (
     Chunk,
     ChunkState,
     Evidence,
-    JobRecord,
     JobState,
     JobStatus,
     NotApplied,
@@ -68,15 +69,12 @@ def new_run_id(utc: float, chance: int) -> str:
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(95, -1, -5))
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """Is the durable account of one run. Its methods belong to the event loop that opened it."""
 
     def __init__(self, writer: Writer, lock: RunLock, clock: Clock, run: RunRow | None) -> None:
-        self._writer = writer
+        super().__init__(writer, clock, run)
         self._lock = lock
-        self._clock = clock
-        self._run = run
-        self._session: int | None = None
         self._begun: set[tuple[int, int]] = set()
         """Attempts in flight, as far as this process has told the ledger: chunk and number."""
 
@@ -132,11 +130,6 @@ class Ledger:
                 raise
 
     # The run
-
-    @property
-    def run(self) -> RunRow | None:
-        """Is what this run is; None until `create_run`."""
-        return self._run
 
     async def create_run(self, identity: Mapping[str, object]) -> RunRow:
         """Makes the run of this ledger, with a fresh id and nonce key.
@@ -208,10 +201,6 @@ class Ledger:
             position,
         )
 
-    async def sources(self) -> list[SourceRow]:
-        """Gives the sources in their order."""
-        return await self._writer.call(queries.sources)
-
     async def finish_source(self, tail: Tally) -> None:
         """Records that the last source was read to its end, and what stood behind the last chunk."""
 
@@ -224,11 +213,6 @@ class Ledger:
         run = self._known_run()
         await self._writer.call(finish)
         self._run = replace(run, source_finished=True, tail=tail)
-
-    def _known_run(self) -> RunRow:
-        if self._run is None:
-            raise InternalError("The ledger has no run yet.")
-        return self._run
 
     def _execute(self, sql: str, *parameters: object) -> None:
         """Queues one statement without waiting."""
@@ -312,6 +296,47 @@ class Ledger:
             )
         return await self._writer.do(RECORD_UNSENT, row)
 
+    async def split(
+        self, ordinal: int, attempt: int, evidence: Evidence, verdict: Verdict, parts: Sequence[Chunk]
+    ) -> list[Chunk]:
+        """Records what became of an attempt, and that parts of its chunk go out in its place.
+
+        Args:
+            ordinal: the chunk.
+            attempt: its attempt, proved not to have been applied.
+            evidence: of it.
+            verdict: on it.
+            parts: what makes up the chunk, in order; each gets the ordinal that is the next free one.
+
+        Returns:
+            The parts with their ordinals; they are planned.
+
+        Raises:
+            InternalError: the attempt has ended before, or never began.
+        """
+        self._begun.discard((ordinal, attempt))
+        numbered = await self._writer.do(SPLIT, ((ordinal, attempt, evidence, verdict), parts))
+        return list(numbered)
+
+    async def settle(self, ordinal: int, settlement: Settlement, *, job: JobStatus | None = None) -> None:
+        """Records how a held chunk was settled, and moves it: to accepted with a job, else to planned.
+
+        Args:
+            ordinal: the chunk.
+            settlement: how, why and by whom.
+            job: what the server says of the job that is adopted; None when the chunk is to go out again.
+
+        Raises:
+            LedgerError: the chunk is not held, or the job belongs to another chunk. Nothing was changed.
+        """
+        now = self._clock.utc()
+        await self._writer.call(lambda database: settle(database, ordinal, settlement, job, now))
+
+    async def record_baseline(self, job_ids: Collection[str]) -> None:
+        """Records the jobs that the server lists before the first chunk goes out: none of them is of this run."""
+        now = self._clock.utc()
+        await self._writer.call(lambda database: record_baseline(database, job_ids, now))
+
     async def deliver(self, ordinals: Sequence[int], positions: Mapping[str, int | None]) -> None:
         """Records that every sink has the records of these chunks, and how far each sink has got, in one step.
 
@@ -319,10 +344,6 @@ class Ledger:
             InternalError: one of the chunks is not accepted; none was moved.
         """
         await self._writer.do(DELIVER, (ordinals, positions))
-
-    async def sink_positions(self) -> dict[str, int | None]:
-        """Gives the position of each sink as `deliver` left it."""
-        return await self._writer.call(queries.sink_positions)
 
     # The account
 
@@ -357,16 +378,6 @@ class Ledger:
         """Records how many requests a window of the account bears, as a lock-out has taught."""
         self._execute("UPDATE run SET learned_limit = ?", count)
 
-    async def account_state(self, since_utc: float) -> AccountState:
-        """Gives what a new session must know of the account before its first request.
-
-        Args:
-            since_utc: requests that began or ended since then are given. One whose end was never recorded
-                counts by its begin alone, so subtract the longest time a request may take.
-        """
-        now = self._clock.utc()
-        return await self._writer.call(lambda database: queries.account_state(database, since_utc, now))
-
     def job_seen(self, status: JobStatus) -> None:
         """Records what the server says of a job. An end is final; a job of somebody else changes nothing."""
         self._execute(
@@ -374,43 +385,6 @@ class Ledger:
             *(status.state.value, status.word, status.processed, self._clock.utc()),
             *(status.job_id, *_ENDS),
         )
-
-    # Questions
-
-    async def chunk_rows(self, after: int, limit: int) -> list[ChunkRow]:
-        """Gives up to `limit` chunks behind ordinal `after`, in order."""
-        return await self._writer.call(lambda database: queries.chunk_rows(database, after, limit))
-
-    async def last_ordinal(self, state: ChunkState) -> int:
-        """Gives the ordinal of the last chunk in a state, 0 when there is none."""
-        return await self._writer.call(lambda database: queries.last_ordinal(database, state))
-
-    async def undelivered(self, after: int, limit: int) -> list[JobRecord]:
-        """Gives up to `limit` records of accepted chunks behind ordinal `after` that not every sink has, in order.
-
-        Guarantees:
-            The record of a chunk is the same every time.
-        """
-        run = self._known_run()
-        return await self._writer.call(lambda database: queries.undelivered(database, run, after, limit))
-
-    async def held(self, after: int, limit: int) -> list[VerdictRow]:
-        """Gives up to `limit` held chunks behind ordinal `after`, in order, with their evidence."""
-        return await self._writer.call(
-            lambda database: queries.verdict_rows(database, ChunkState.HELD, after, limit)
-        )
-
-    async def refused(self, after: int, limit: int) -> list[VerdictRow]:
-        """Gives up to `limit` refused chunks behind ordinal `after`, in order, with their evidence."""
-        return await self._writer.call(
-            lambda database: queries.verdict_rows(database, ChunkState.REFUSED, after, limit)
-        )
-
-    async def counts(self) -> Counts:
-        """Counts everything; about a second for a million chunks."""
-        # Without a session of ours, one that is open died: it did not go on until now.
-        until = None if self._session is None else self._clock.utc()
-        return await self._writer.call(lambda database: queries.counts(database, until))
 
 
 def read_run(run_dir: Path) -> RunSnapshot:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final, assert_never
 
@@ -16,7 +17,17 @@ from bulkjobs.errors import InternalError
 from bulkjobs.ledger.schema import Database
 from bulkjobs.ledger.writer import Operation
 from bulkjobs.lifecycle import check_transition
-from bulkjobs.model import Accepted, Chunk, ChunkState, Evidence, NotApplied, Refused, Unknown, Verdict
+from bulkjobs.model import (
+    FIRST_PART,
+    Accepted,
+    Chunk,
+    ChunkState,
+    Evidence,
+    NotApplied,
+    Refused,
+    Unknown,
+    Verdict,
+)
 
 __all__ = [
     "BEGIN_ATTEMPT",
@@ -25,6 +36,7 @@ __all__ = [
     "END_ATTEMPT",
     "PLAN",
     "RECORD_UNSENT",
+    "SPLIT",
     "ended_attempt",
 ]
 
@@ -32,34 +44,37 @@ BODY_KEPT_BYTES: Final = 4096
 """How much of an answer is kept: what a person needs to judge it, not a whole HTML page for every chunk."""
 
 _MOST_ROWS: Final = 64
-"""Rows in one statement; 64 of the widest are 1,024 parameters, and SQLite allows 32,766 since 3.32."""
+"""Rows in one statement; 64 of the widest are 1,216 parameters, and SQLite allows 32,766 since 3.32."""
 
 Ended = tuple[int, int, Evidence, Verdict]
 """An attempt that has ended: chunk, number of the attempt, evidence, verdict."""
 
 
 def _plan(database: Database, chunks: Sequence[Chunk]) -> Sequence[None]:
-    rows = [
-        (
-            chunk.ordinal,
-            chunk.digest,
-            chunk.ids,
-            chunk.first_id,
-            chunk.last_id,
-            chunk.source,
-            chunk.line,
-            len(chunk.body),
-            chunk.tally.invalid,
-            chunk.tally.duplicate,
-        )
-        for chunk in chunks
-    ]
-    _insert(
-        database,
-        "INSERT INTO chunk (ordinal, digest, ids, first_id, last_id, source, line, body_bytes, invalid, duplicate)",
-        rows,
-    )
+    _insert(database, f"INSERT INTO chunk ({_CHUNK_COLUMNS})", [_chunk_row(chunk) for chunk in chunks])
     return [None] * len(chunks)
+
+
+_CHUNK_COLUMNS: Final = (
+    "ordinal, digest, ids, first_id, last_id, source, line, body_bytes, invalid, duplicate, parent, first"
+)
+
+
+def _chunk_row(chunk: Chunk) -> tuple[Any, ...]:
+    return (
+        chunk.ordinal,
+        chunk.digest,
+        chunk.ids,
+        chunk.first_id,
+        chunk.last_id,
+        chunk.source,
+        chunk.line,
+        len(chunk.body),
+        chunk.tally.invalid,
+        chunk.tally.duplicate,
+        chunk.parent,
+        chunk.first,
+    )
 
 
 def _begin_attempts(database: Database, rows: Sequence[tuple[int, int, float]]) -> Sequence[None]:
@@ -85,6 +100,9 @@ _ATTEMPT_COLUMNS: Final = (
     "job_hint",
     "body",
     "body_cut",
+    "answer_bytes",
+    "sent_utc",
+    "answered_utc",
 )
 _INSERT_ATTEMPT: Final = f"INSERT INTO attempt ({', '.join(_ATTEMPT_COLUMNS)})"
 # An upsert that never inserts: it is how SQLite updates many rows, each by its key, in one statement. An attempt
@@ -105,9 +123,28 @@ def _end_attempts(database: Database, rows: Sequence[Ended]) -> Sequence[Verdict
         attempts.append(ended_attempt(chunk, attempt, evidence, verdict))
     for after, chunks in moves.items():
         _move(database, chunks, ChunkState.SENDING, after)
-    if _insert(database, _INSERT_ATTEMPT, attempts, _UPDATE_ATTEMPT) != len(rows):
-        raise InternalError(f"An attempt was ended twice: {_names(row[0] for row in rows)}.")
+    _end(database, attempts)
     return verdicts
+
+
+def _end(database: Database, attempts: Sequence[tuple[Any, ...]]) -> None:
+    if _insert(database, _INSERT_ATTEMPT, attempts, _UPDATE_ATTEMPT) != len(attempts):
+        raise InternalError(f"An attempt was ended twice: {_names(row[0] for row in attempts)}.")
+
+
+def _split(database: Database, rows: Sequence[tuple[Ended, Sequence[Chunk]]]) -> Sequence[Sequence[Chunk]]:
+    """Puts the parts of chunks in their place, and gives the parts with their ordinals."""
+    _move(database, [ended[0] for ended, _ in rows], ChunkState.SENDING, ChunkState.SPLIT)
+    _end(database, [ended_attempt(*ended) for ended, _ in rows])
+    ordinal = database.execute(
+        "SELECT coalesce(max(ordinal) + 1, ?) FROM chunk WHERE ordinal >= ?", (FIRST_PART, FIRST_PART)
+    ).fetchone()[0]
+    numbered = []
+    for _, parts in rows:
+        numbered.append([replace(part, ordinal=ordinal + index) for index, part in enumerate(parts)])
+        ordinal += len(parts)
+    _plan(database, [part for parts in numbered for part in parts])
+    return numbered
 
 
 def _record_unsent(database: Database, rows: Sequence[Ended]) -> Sequence[Verdict]:
@@ -142,7 +179,8 @@ PLAN: Final = Operation(rank=0, apply=_plan)
 BEGIN_ATTEMPT: Final = Operation(rank=1, apply=_begin_attempts)
 END_ATTEMPT: Final = Operation(rank=2, apply=_end_attempts)
 RECORD_UNSENT: Final = Operation(rank=3, apply=_record_unsent)
-DELIVER: Final = Operation(rank=4, apply=_deliver)
+SPLIT: Final = Operation(rank=4, apply=_split)
+DELIVER: Final = Operation(rank=5, apply=_deliver)
 
 
 def ended_attempt(chunk: int, attempt: int, evidence: Evidence, verdict: Verdict) -> tuple[Any, ...]:
@@ -176,6 +214,9 @@ def ended_attempt(chunk: int, attempt: int, evidence: Evidence, verdict: Verdict
         hint,
         evidence.body[:BODY_KEPT_BYTES],
         evidence.body_cut or len(evidence.body) > BODY_KEPT_BYTES,
+        evidence.answer_bytes,
+        evidence.sent_utc,
+        evidence.answered_utc,
     )
 
 

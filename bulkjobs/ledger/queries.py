@@ -11,6 +11,7 @@ from bulkjobs.ledger.values import (
     AccountState,
     ChunkRow,
     Counts,
+    KnownJob,
     OpenJob,
     RunRow,
     RunSnapshot,
@@ -19,6 +20,7 @@ from bulkjobs.ledger.values import (
     VerdictRow,
 )
 from bulkjobs.model import (
+    FIRST_PART,
     Cause,
     ChunkState,
     JobId,
@@ -32,10 +34,14 @@ from bulkjobs.model import (
 
 __all__ = [
     "account_state",
+    "baseline",
     "chunk_rows",
     "counts",
+    "known_jobs",
     "last_activity_utc",
     "last_ordinal",
+    "last_planned",
+    "parts",
     "run_row",
     "sink_positions",
     "snapshot",
@@ -95,12 +101,23 @@ def sink_positions(database: Database) -> dict[str, int | None]:
 
 
 def chunk_rows(database: Database, after: int, limit: int) -> list[ChunkRow]:
-    """Reads up to `limit` chunks behind ordinal `after`, in order."""
+    """Reads up to `limit` chunks cut from the sources, behind ordinal `after`, in order."""
+    return _chunk_rows(
+        database, "ordinal > ? AND ordinal < ? ORDER BY ordinal LIMIT ?", (after, FIRST_PART, limit)
+    )
+
+
+def parts(database: Database, parent: int) -> list[ChunkRow]:
+    """Reads the parts of a chunk that was split, in input order; parts that were split again are among them."""
+    return _chunk_rows(database, "parent = ? ORDER BY first, ordinal", (parent,))
+
+
+def _chunk_rows(database: Database, condition: str, parameters: tuple[int, ...]) -> list[ChunkRow]:
     rows = database.execute(
-        "SELECT ordinal, state, digest, ids, body_bytes, invalid, duplicate,"
+        "SELECT ordinal, state, digest, ids, body_bytes, invalid, duplicate, parent, first, duplicate_risk,"  # noqa: S608 - constants
         " (SELECT coalesce(max(attempt), 0) FROM attempt WHERE chunk = ordinal)"
-        " FROM chunk WHERE ordinal > ? ORDER BY ordinal LIMIT ?",
-        (after, limit),
+        f" FROM chunk WHERE {condition}",
+        parameters,
     )
     return [
         ChunkRow(
@@ -111,14 +128,26 @@ def chunk_rows(database: Database, after: int, limit: int) -> list[ChunkRow]:
             body_bytes=body_bytes,
             attempts=attempts,
             tally=Tally(invalid=invalid, duplicate=duplicate),
+            parent=parent,
+            first=first,
+            duplicate_risk=bool(risk),
         )
-        for ordinal, state, digest, ids, body_bytes, invalid, duplicate, attempts in rows
+        for ordinal, state, digest, ids, body_bytes, invalid, duplicate, parent, first, risk, attempts in rows
     ]
 
 
 def last_ordinal(database: Database, state: ChunkState) -> int:
     """Reads the ordinal of the last chunk in a state, 0 when there is none."""
     return int(_one(database, "SELECT coalesce(max(ordinal), 0) FROM chunk WHERE state = ?", state.value))
+
+
+def last_planned(database: Database) -> int:
+    """Reads the last chunk, as cut from the sources, that is planned or has a planned part; 0 if there is none."""
+    whole = "SELECT max(ordinal) FROM chunk WHERE state = 'planned' AND ordinal < ?"
+    part = "SELECT max(parent) FROM chunk WHERE state = 'planned' AND ordinal >= ?"
+    return int(
+        _one(database, f"SELECT max(coalesce(({whole}), 0), coalesce(({part}), 0))", FIRST_PART, FIRST_PART)
+    )
 
 
 def undelivered(database: Database, run: RunRow, after: int, limit: int) -> list[JobRecord]:
@@ -212,6 +241,19 @@ def _open_jobs(database: Database) -> list[OpenJob]:
     ]
 
 
+def known_jobs(database: Database) -> list[KnownJob]:
+    """Reads every job of the run."""
+    rows = database.execute("SELECT job_id, accepted_utc FROM job")
+    return [KnownJob(job_id=JobId(job_id), accepted_utc=accepted_utc) for job_id, accepted_utc in rows]
+
+
+def baseline(database: Database) -> frozenset[str] | None:
+    """Reads the jobs listed before the first chunk went out, or None when nobody asked."""
+    if _one(database, "SELECT baseline_utc FROM run") is None:
+        return None
+    return frozenset(job_id for (job_id,) in database.execute("SELECT job_id FROM baseline"))
+
+
 def counts(database: Database, now_utc: float | None) -> Counts:
     """Counts everything.
 
@@ -219,7 +261,9 @@ def counts(database: Database, now_utc: float | None) -> Counts:
         database: where.
         now_utc: until when an open session counts; None: until the last thing it recorded.
     """
-    states = dict.fromkeys(ChunkState, StateCount())
+    states = dict.fromkeys(
+        ChunkState, StateCount()
+    )  # those that are split among them: they count by their tally
     tally = Tally()
     for state, chunks, ids, invalid, duplicate in database.execute(
         "SELECT state, count(*), sum(ids), sum(invalid), sum(duplicate) FROM chunk GROUP BY state"

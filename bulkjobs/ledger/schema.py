@@ -1,8 +1,8 @@
 """What the ledger looks like on disk, and the only places that open it.
 
-Rules of this file: version 1 is what stands here; a change of it is a new version with a migration. The words
-in the `state` and `verdict` columns are those of `model`, so that a person can read the file with any SQLite tool.
-Foreign keys are left out: each row that refers to a chunk is written together with a checked move of that chunk.
+Rules of this file: version 2 is what stands here; a change of it is a new version with a migration in `migrations`.
+The words in the `state` and `verdict` columns are those of `model`, so that a person can read the file with any
+SQLite tool. Foreign keys are left out: each row that refers to a chunk is written together with a checked move of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from bulkjobs.errors import LedgerError
+from bulkjobs.ledger.migrations import SCHEMA_VERSION, TABLES, migrate
 
 __all__ = [
     "DATABASE_NAME",
@@ -29,7 +30,6 @@ __all__ = [
 ]
 
 DATABASE_NAME: Final = "ledger.db"
-SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x626A6F62
 """Spells "bjob" in the file header, where file(1) finds it."""
 
@@ -46,7 +46,8 @@ _SCHEMA: Final = (
         source_finished INTEGER NOT NULL DEFAULT 0,
         tail_invalid INTEGER NOT NULL DEFAULT 0,
         tail_duplicate INTEGER NOT NULL DEFAULT 0,
-        learned_limit INTEGER
+        learned_limit INTEGER,
+        baseline_utc REAL
     ) STRICT""",
     """CREATE TABLE source (
         position INTEGER PRIMARY KEY,
@@ -64,23 +65,12 @@ _SCHEMA: Final = (
         exit_code INTEGER,
         stop_reason TEXT
     ) STRICT""",
-    """CREATE TABLE chunk (
-        ordinal INTEGER PRIMARY KEY CHECK (ordinal >= 1),
-        state TEXT NOT NULL DEFAULT 'planned'
-            CHECK (state IN ('planned', 'sending', 'accepted', 'delivered', 'refused', 'held')),
-        digest TEXT NOT NULL,
-        ids INTEGER NOT NULL CHECK (ids >= 1),
-        first_id TEXT NOT NULL,
-        last_id TEXT NOT NULL,
-        source TEXT NOT NULL,
-        line INTEGER NOT NULL,
-        body_bytes INTEGER NOT NULL,
-        invalid INTEGER NOT NULL,
-        duplicate INTEGER NOT NULL
-    ) STRICT""",
+    TABLES["chunk"],
     # Holds all that counting needs: a million chunks are counted without reading one of their rows. With the
     # ordinal in second place it also lists the chunks of a state in input order, from any point on.
-    "CREATE INDEX chunk_state ON chunk (state, ordinal, ids, invalid, duplicate)",
+    TABLES["chunk_state"],
+    # The parts of a chunk that was split, and nothing else.
+    TABLES["chunk_part"],
     # verdict NULL: in flight. ended_utc NULL with a verdict: the process died, nobody knows when it ended.
     """CREATE TABLE attempt (
         chunk INTEGER NOT NULL,
@@ -99,6 +89,9 @@ _SCHEMA: Final = (
         job_hint TEXT,
         body BLOB,
         body_cut INTEGER,
+        answer_bytes INTEGER,
+        sent_utc REAL,
+        answered_utc REAL,
         PRIMARY KEY (chunk, attempt)
     ) STRICT, WITHOUT ROWID""",
     # The last line of defence against paying twice: no second attempt of a chunk while one is in flight.
@@ -133,6 +126,10 @@ _SCHEMA: Final = (
         reason TEXT NOT NULL
     ) STRICT""",
     "CREATE TABLE sink (name TEXT PRIMARY KEY, position INTEGER) STRICT, WITHOUT ROWID",
+    # What the server's list of jobs showed before the first chunk went out: none of these is a job of this run.
+    TABLES["baseline"],
+    # How a held chunk was settled, in order; its attempt keeps the verdict it had.
+    TABLES["settlement"],
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
@@ -259,7 +256,7 @@ def _create_private(path: Path) -> None:
 def _prepare(database: sqlite3.Connection, path: Path) -> None:
     database.execute("PRAGMA trusted_schema = OFF")
     database.execute("PRAGMA busy_timeout = 5000")
-    new = _is_new(database, path)
+    version = _version(database, path)
     mode = database.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise LedgerError(
@@ -271,31 +268,39 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         database.execute("PRAGMA fullfsync = 1")  # fsync() there does not empty the drive's own cache
     database.execute("PRAGMA wal_autocheckpoint = 4000")
     database.execute("PRAGMA cache_size = -16384")
-    if new:
+    if version == 0:
         database.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:
             database.execute(statement)
         database.execute("COMMIT")
+    elif version < SCHEMA_VERSION:
+        migrate(database, path, version)
 
 
 def _check_readable(database: sqlite3.Connection, path: Path) -> None:
     database.execute("PRAGMA trusted_schema = OFF")
-    if _is_new(database, path):
+    version = _version(database, path)
+    if version == 0:
         raise LedgerError(f"The ledger {path} is empty: no run was begun in it.")
+    if version < SCHEMA_VERSION:
+        raise LedgerError(
+            f"The ledger {path} has format {version} of an earlier bulkjobs. `bulkjobs resume` brings it up to "
+            f"date and keeps a copy of it as it is."
+        )
 
 
-def _is_new(database: sqlite3.Connection, path: Path) -> bool:
-    """Tells an empty database from a ledger of this version, and refuses everything else."""
+def _version(database: sqlite3.Connection, path: Path) -> int:
+    """Gives the format of a ledger, 0 for an empty database, and refuses everything else."""
     application = database.execute("PRAGMA application_id").fetchone()[0]
     version = database.execute("PRAGMA user_version").fetchone()[0]
     tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if (application, version, tables) == (0, 0, 0):
-        return True
+        return 0
     if application != _APPLICATION_ID:
         raise LedgerError(f"The file {path} is a database but no ledger. Choose another run directory.")
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise LedgerError(
-            f"The ledger {path} has format {version}; this bulkjobs knows {SCHEMA_VERSION}. "
-            "Use the version of bulkjobs that began the run, or a newer one."
+            f"The ledger {path} has format {version}; this bulkjobs knows formats up to {SCHEMA_VERSION}. "
+            "Use the version of bulkjobs that worked on the run last, or a newer one. Nothing was changed."
         )
-    return False
+    return int(version)

@@ -10,6 +10,7 @@ __all__ = [
     "AccountState",
     "ChunkRow",
     "Counts",
+    "KnownJob",
     "OpenJob",
     "RunRow",
     "RunSnapshot",
@@ -66,6 +67,19 @@ class ChunkRow:
     attempts: int
     """Number of the last attempt, 0 when there was none."""
     tally: Tally
+    parent: int | None
+    """As in `Chunk`."""
+    first: int
+    duplicate_risk: bool
+    """A person had it sent again although nobody could know the outcome of the attempt before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownJob:
+    """Is a job of this run."""
+
+    job_id: JobId
+    accepted_utc: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +143,7 @@ class Counts:
     """Is every figure of a run, taken in one transaction."""
 
     states: dict[ChunkState, StateCount]
-    """All six states."""
+    """All states."""
     tally: Tally
     """Invalid and duplicate ids over all planned chunks, and behind the last one once the source is finished."""
     jobs: dict[str, int]

@@ -11,10 +11,12 @@ from bulkjobs.events import (
     ChunkAccepted,
     ChunkHeld,
     ChunkRefused,
+    ChunkSettled,
     Event,
     JobChanged,
     LockedOut,
     LockoutEnded,
+    ReconcileWaits,
     RunFinished,
     RunStarted,
     SlotsFull,
@@ -31,6 +33,7 @@ _SUBMITTING: Final = "submitting"
 _LOCKED_OUT: Final = "locked out"
 _NO_SLOT: Final = "waiting for a job slot"
 _PAUSED: Final = "paused: outcomes are unknown"
+_RECONCILING: Final = "comparing held chunks with the server's jobs"
 _STOPPING: Final = "stopping"
 
 
@@ -77,6 +80,9 @@ class Totals:
                 self.refused += event.ids
             case ChunkHeld():
                 self.held += event.ids
+            case ChunkSettled():
+                self.held = max(0, self.held - event.ids)  # one that an earlier session held was not counted
+                self.accepted += event.ids if event.job_id is not None else 0
             case _:
                 return
 
@@ -88,6 +94,8 @@ class Totals:
                 self.waits_for, self.waits_until_utc = _LOCKED_OUT, event.until_utc
             case SubmitsPaused():
                 self.waits_for, self.waits_until_utc = _PAUSED, event.until_utc
+            case ReconcileWaits():
+                self.waits_for, self.waits_until_utc = f"{_RECONCILING}: {event.reason}", event.until_utc
             case LockoutEnded() | SubmitsResumed():
                 self.waits_for, self.waits_until_utc = _SUBMITTING, None
             case Stopping():

@@ -12,16 +12,21 @@ from typing import assert_never
 
 from bulkjobs.events import (
     AttemptNotApplied,
+    BaselineMissing,
     ChunkAccepted,
     ChunkHeld,
     ChunkPlanned,
     ChunkRefused,
+    ChunkSettled,
+    ChunkSplit,
+    ChunkStaysHeld,
     Event,
     JobChanged,
     LimitLearned,
     LockedOut,
     LockoutEnded,
     PollFailed,
+    ReconcileWaits,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
@@ -62,6 +67,7 @@ _NOT_APPLIED: dict[Cause, Level] = {
     Cause.THROTTLED: Level.DEBUG,  # the lock-out that follows is told
     Cause.UNAUTHORIZED: Level.WARN,
     Cause.SLOTS_FULL: Level.DEBUG,  # the wait that follows is told
+    Cause.TOO_LARGE: Level.WARN,
     Cause.NO_QUOTA: Level.ERROR,
     Cause.MISCONFIGURED: Level.ERROR,
     Cause.NOT_PROCESSED: Level.WARN,
@@ -87,6 +93,8 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
         case ChunkHeld():
             text = f"Chunk {event.chunk} is held, {event.ids:,} ids: {_ended(event.reason)}"
             return Saying(level=Level.ERROR, text=text, repeats="held")
+        case ChunkSplit() | BaselineMissing() | ReconcileWaits() | ChunkSettled() | ChunkStaysHeld():
+            return _settling(event)
         case AttemptNotApplied():
             return _not_applied(event)
         case LockedOut():
@@ -155,6 +163,36 @@ def _accepted(event: ChunkAccepted) -> Saying:
     if event.remark is None:
         return Saying(level=Level.DEBUG, text=text)
     return Saying(level=Level.WARN, text=f"{text} {event.remark}", repeats="remark")
+
+
+def _settling(
+    event: ChunkSplit | BaselineMissing | ReconcileWaits | ChunkSettled | ChunkStaysHeld,
+) -> Saying:
+    reason = _ended(event.reason)
+    match event:
+        case ChunkSplit():
+            text = f"Chunk {event.chunk}, {event.ids:,} ids, goes out in {event.parts} parts: {reason}"
+            return Saying(level=Level.WARN, text=text, repeats="split")
+        case BaselineMissing():
+            text = f"The server's list of jobs cannot be read, so held chunks may stay held: {reason}"
+            return Saying(level=Level.WARN, text=text)
+        case ReconcileWaits():
+            text = (
+                f"{event.chunks:,} held chunks are compared with the server's list of jobs; the next look is at "
+                f"{clock_time(event.until_utc)} ({event.wait_s:.0f} s): {reason}"
+            )
+            return Saying(level=Level.INFO, text=text)
+        case ChunkSettled(job_id=None):
+            text = f"Chunk {event.chunk}, {event.ids:,} ids, goes out again: {reason}"
+            return Saying(level=Level.INFO, text=text)
+        case ChunkSettled():
+            text = f"Chunk {event.chunk}, {event.ids:,} ids, is job {event.job_id}: {reason}"
+            return Saying(level=Level.INFO, text=text)
+        case ChunkStaysHeld():
+            text = f"Chunk {event.chunk}, {event.ids:,} ids, stays held: {reason}"
+            return Saying(level=Level.ERROR, text=text, repeats="stays held")
+        case _:
+            assert_never(event)
 
 
 def _not_applied(event: AttemptNotApplied) -> Saying:

@@ -120,7 +120,10 @@ class Settings:
     webhook: str | None = field(default=None, repr=False)
     """Its query may hold a password of the receiver, so it is in no repr."""
     sinks: tuple[str, ...] = ()
-    on_unknown: Literal["hold"] = "hold"
+    on_unknown: Literal["hold", "reconcile"] = "reconcile"
+    settle_s: float = 600.0
+    exclusive: bool = False
+    bisect: bool = False
     poll_s: float = 5.0
     request_timeout_s: float = 300.0
     connect_timeout_s: float = 30.0

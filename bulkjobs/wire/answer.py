@@ -47,6 +47,7 @@ ANSWER_CAP_BYTES: Final[dict[RequestKind, int]] = {
     RequestKind.STATUS: 64 * 1024,
     RequestKind.LOGIN: 64 * 1024,
     RequestKind.LIST: 1024 * 1024,  # 50 jobs of about 150 bytes, and plenty of room
+    RequestKind.RESULTS: 64 * 1024 * 1024,  # 10,000 contacts of some kilobytes at the very most
 }
 """How much of an answer is read, by what was asked."""
 

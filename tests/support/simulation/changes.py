@@ -16,16 +16,16 @@ from bulkjobs.ledger.schema import Database
 __all__ = ["Change", "WatchedDatabase"]
 
 Change = tuple[Any, ...]
-"""What happened ("chunk+", "chunk", "attempt+", "attempt", "job+", "request+", "lockout+" or "gone") and values."""
+"""What happened ("chunk+", "chunk", "attempt+", "attempt", "job+", "settlement+", "lockout+" or "gone") and values."""
 
 _TRIGGERS: Final = (
     (
         "INSERT ON chunk",
-        "'chunk+', NEW.ordinal, NEW.state, NEW.digest, NEW.ids, NEW.invalid, NEW.duplicate",
+        "'chunk+', NEW.ordinal, NEW.state, NEW.digest, NEW.ids, NEW.parent, NEW.first, NEW.invalid, NEW.duplicate",
     ),
     ("UPDATE OF state ON chunk", "'chunk', NEW.ordinal, OLD.state, NEW.state"),
     (
-        "UPDATE OF digest, ids, first_id, last_id, invalid, duplicate ON chunk",
+        "UPDATE OF digest, ids, first_id, last_id, invalid, duplicate, parent, first ON chunk",
         "'gone', 'chunk', NEW.ordinal, 'its contents'",
     ),
     ("DELETE ON chunk", "'gone', 'chunk', OLD.ordinal, 'the row'"),
@@ -41,6 +41,8 @@ _TRIGGERS: Final = (
     ("INSERT ON job", "'job+', NEW.chunk, NEW.job_id, NEW.attempt"),
     ("UPDATE OF chunk, job_id, attempt ON job", "'gone', 'job', OLD.chunk, 'its identity'"),
     ("DELETE ON job", "'gone', 'job', OLD.chunk, 'the row'"),
+    ("INSERT ON settlement", "'settlement+', NEW.chunk, NEW.attempt, NEW.how, NEW.job_id"),
+    ("UPDATE ON settlement", "'gone', 'settlement', OLD.chunk, 'a settlement'"),
     ("INSERT ON lockout", "'lockout+', NEW.number"),
 )
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from bulkjobs.events import ChunkAccepted, ChunkHeld, ChunkPlanned, ChunkRefused, Event
-from bulkjobs.model import Request, RequestKind
+from bulkjobs.model import FIRST_PART, Request, RequestKind
 from bulkjobs.simulator import Service, SimReply
 from support.simulation.changes import Change
 from support.simulation.process import Process
@@ -36,15 +36,18 @@ _MOVES: Final = {
     ("sending", "accepted"),
     ("sending", "refused"),
     ("sending", "held"),
+    ("sending", "split"),
     ("accepted", "delivered"),
 }
-_VERDICT_OF: Final = {
-    "accepted": "accepted",
-    "delivered": "accepted",
-    "refused": "refused",
-    "held": "unknown",
+_VERDICTS_OF: Final = {
+    "planned": (None, "not_applied"),
+    "accepted": ("accepted",),
+    "delivered": ("accepted",),
+    "refused": ("refused",),
+    "held": ("unknown",),
+    "split": ("not_applied", "refused"),
 }
-"""The verdict on the last attempt of a chunk in a state."""
+"""The verdicts that can stand on the last attempt of a chunk in a state; None before the first."""
 
 _PROOFS: Final = frozenset(
     {301, 302, 307, 308, 401, 403, 404, 405, 407, 410, 411, 413, 414, 415, 421, 425, 426, 429, 431}
@@ -92,6 +95,13 @@ class Watch:
         self._alarm = alarm
         self.states: dict[int, str] = {}
         self.job_of: dict[int, str] = {}
+        self.digest_of: dict[int, str] = {}
+        self.ordinal_of = dict(expected.ordinal_of)
+        """By digest; parts of split chunks come in when they are planned."""
+        self._slices: dict[int, tuple[int, int, int]] = {}
+        """Of each chunk: the whole that it is of, the index of its first id there, and how many ids."""
+        self._wholes = self._parts = 0
+        self._unbalanced = 0
         self._owner: dict[str, int] = {}
         self._attempts: defaultdict[int, dict[int, str | None]] = defaultdict(dict)
         self._sends: Counter[int] = Counter()
@@ -111,7 +121,7 @@ class Watch:
             "lockout+": self._locked_out,
         }
         self._in_memory: Counter[int] = Counter()
-        self._most_in_memory = 2 * scenario.settings.workers + 1
+        self._most_in_memory = (2 * scenario.settings.workers + 1) * scenario.chunk_size
 
     def broken(self, what: str) -> None:
         """Takes down a violation."""
@@ -137,24 +147,36 @@ class Watch:
         self._note(f"process {process.number} commits {_short(changes)}")
         for ordinal in touched:
             self._check_chunk(ordinal)
+        if self._unbalanced:
+            self.broken(f"I1 the parts of chunks that were split have {self._unbalanced} ids more than these")
 
     def _gone(self, values: Sequence[Any]) -> None:
         self.broken(f"I5 the ledger changed what is final: {values}")
 
     def _planned(self, values: Sequence[Any]) -> None:
-        ordinal, state, digest, ids, *tally = values
+        ordinal, state, digest, ids, parent, first, *tally = values
         self.states[ordinal] = state
-        number, expected = len(self.states), self._expected.chunks
-        if ordinal != number or ordinal > len(expected):
-            self.broken(f"I11 chunk {ordinal} was planned as number {number} of {len(expected)}")
+        self.digest_of[ordinal] = digest
+        if parent is None:
+            self._wholes += 1
+            number, root = self._wholes, ordinal
+        else:
+            self._parts += 1
+            number, root = FIRST_PART + self._parts - 1, parent
+        if ordinal != number or not 1 <= root <= len(self._expected.chunks):
+            self.broken(f"I11 chunk {ordinal} was planned as number {number} of {len(self._expected.chunks)}")
             return
-        chunk = expected[ordinal - 1]
-        if digest != chunk.digest or not 1 <= ids == chunk.ids <= self._scenario.chunk_size:
+        whole = self._expected.chunks[root - 1]
+        body = whole.body if parent is None else b"\n".join(whole.body.split(b"\n")[first : first + ids])
+        if digest != hashlib.sha256(body).hexdigest() or not 1 <= ids <= self._scenario.chunk_size:
             self.broken(
                 f"I11 chunk {ordinal} does not hold the ids that stand there in the input, in their order"
             )
-        if tally != [chunk.invalid, chunk.duplicate]:
-            self.broken(f"I1 chunk {ordinal} counts invalid and duplicate ids as {tally}, not {chunk}")
+        if tally != ([whole.invalid, whole.duplicate] if parent is None else [0, 0]):
+            self.broken(f"I1 chunk {ordinal} counts invalid and duplicate ids as {tally}, not as {whole}")
+        self.ordinal_of[digest] = ordinal
+        self._slices[ordinal] = (root, first, ids)
+        self._unbalanced += 0 if parent is None else ids
 
     def _moved(self, values: Sequence[Any]) -> None:
         ordinal, before, after = values
@@ -163,6 +185,8 @@ class Watch:
                 f"I13 chunk {ordinal} went from {before} to {after}, known as {self.states.get(ordinal)}"
             )
         self.states[ordinal] = after
+        if after == "split":
+            self._unbalanced -= self._slices[ordinal][2]
 
     def _began(self, values: Sequence[Any]) -> None:
         chunk, attempt, verdict, *proof = values
@@ -200,7 +224,7 @@ class Watch:
             self.broken(f"I5 job {job_id} and chunk {chunk}: one of them is taken already")
         self.job_of[chunk] = job_id
         self._owner[job_id] = chunk
-        if self._expected.ordinal_of.get(self.made.get(job_id, "")) != chunk:
+        if self.ordinal_of.get(self.made.get(job_id, "")) != chunk:
             self.broken(
                 f"I6 the ledger calls {job_id} the job of chunk {chunk}; the server made it of something else"
             )
@@ -215,20 +239,16 @@ class Watch:
         last = verdicts[-1] if verdicts else None
         if (state == "sending") != (verdicts.count(None) == 1):
             self.broken(f"I2 chunk {ordinal} is {state} with attempts {verdicts}")
-        if state in _VERDICT_OF and last != _VERDICT_OF[state]:
-            self.broken(f"I5 chunk {ordinal} is {state} after the verdict {last}")
+        if state in _VERDICTS_OF and last not in _VERDICTS_OF[state]:
+            self.broken(f"I4 chunk {ordinal} is {state} after the verdict {last}")
         if (state in ("accepted", "delivered")) != (ordinal in self.job_of):
             self.broken(f"I5 chunk {ordinal} is {state}, and its job is {self.job_of.get(ordinal)}")
-        if any(verdict != "not_applied" for verdict in verdicts[:-1]) or (
-            state == "planned" and last not in (None, "not_applied")
-        ):
-            self.broken(
-                f"I4 chunk {ordinal} is {state} after {verdicts}: an attempt before was not proved to be void"
-            )
+        if set(verdicts[:-1]) - {"not_applied"}:
+            self.broken(f"I4 chunk {ordinal} was sent again after {verdicts[:-1]}: that proves nothing")
 
     def knows_job_of(self, body: bytes) -> bool:
         """Tells whether the ledger has the job of a body."""
-        ordinal = self._expected.ordinal_of.get(hashlib.sha256(body).hexdigest())
+        ordinal = self.ordinal_of.get(hashlib.sha256(body).hexdigest())
         return ordinal in self.job_of
 
     # The wire
@@ -243,7 +263,7 @@ class Watch:
             self._note(f"process {process.number} sends {request.kind}, {fault}")
             return
         digest = hashlib.sha256(request.body).hexdigest()
-        ordinal = self._expected.ordinal_of.get(digest)
+        ordinal = self.ordinal_of.get(digest)
         self._note(f"process {process.number} sends chunk {ordinal}, {fault}")
         if ordinal is None:
             self.broken(f"I6 a body of {len(request.body)} bytes left that is none of the chunks")
@@ -285,7 +305,7 @@ class Watch:
             self._count()
 
     def _made(self, job_id: str, digest: str, body: bytes) -> None:
-        self._note(f"the service makes {job_id} of chunk {self._expected.ordinal_of.get(digest)}")
+        self._note(f"the service makes {job_id} of chunk {self.ordinal_of.get(digest)}")
         self.made[job_id] = digest
         ids = body.split(b"\n")
         twice = self._paid.intersection(ids)
@@ -350,13 +370,13 @@ class Watch:
     def event(self, process: Process, event: Event) -> None:
         """Takes what the engine tells."""
         if isinstance(event, ChunkPlanned):
-            self._in_memory[process.number] += 1
+            self._in_memory[process.number] += event.ids
             if self._in_memory[process.number] > self._most_in_memory:
-                self.broken(
-                    f"I10 {self._in_memory[process.number]} chunks are in memory, more than {self._most_in_memory}"
-                )
-        elif isinstance(event, (ChunkAccepted, ChunkRefused, ChunkHeld)):
-            self._in_memory[process.number] -= 1
+                self.broken(f"I10 more than {self._most_in_memory} ids are in memory")
+        elif isinstance(event, ChunkAccepted):
+            self._in_memory[process.number] -= event.record.ids
+        elif isinstance(event, (ChunkRefused, ChunkHeld)):
+            self._in_memory[process.number] -= event.ids
         self._note(f"process {process.number} tells {type(event).__name__}")
 
     def ended_in_order(self, process: Process) -> None:

@@ -323,7 +323,8 @@ class World:
             broken(f"I9 the same command once more came to another end: {again}, not {summary}")
 
     def _judge_chunks(self, summary: RunSummary) -> None:
-        broken, digests = self.watch.broken, [chunk.digest for chunk in self.expected.chunks]
+        watch, broken = self.watch, self.watch.broken
+        digests = [watch.digest_of[ordinal] for ordinal, state in watch.states.items() if state != "split"]
         records = json_lines(self.run_dir / "jobs.jsonl")
         held = [line["digest"] for line in json_lines(self.run_dir / "held.jsonl")]
         refused = [
