@@ -1,12 +1,13 @@
-"""Runs one of the long tests by its name: `python -m tests.soak NAME …`."""
-
-from __future__ import annotations
+"""Runs one of the long tests by its name: `python -m tests.soak NAME …`, from the folder of the repository."""
 
 import importlib
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest does for the tests
 
 if __name__ == "__main__":
     name, *rest = sys.argv[1:] or [""]
-    if not name.isidentifier():
-        sys.exit(__doc__)
-    sys.exit(importlib.import_module(f"tests.soak.{name}").main(rest))
+    if name not in ("controls", "simulate"):
+        sys.exit("There are: controls, simulate.")
+    sys.exit(importlib.import_module(f"soak.{name}").main(rest))

@@ -8,15 +8,10 @@ python -m tests.soak simulate --seeds 1..100 --long --chunks 5000
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
-
-if __package__ == "tests.soak":  # support is found as pytest finds it
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.simulation import Outcome, Scenario, long_scenario_of, scenario_of, simulate
 

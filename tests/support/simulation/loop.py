@@ -134,6 +134,8 @@ class LoopWriter(Writer):
         try:
             database = self._connect()
             self._process.opened(database.execute("SELECT ordinal, state FROM chunk").fetchall())
+            # 2 is FULL. With less, SQLite's write-ahead log is on the disk only when a checkpoint has come.
+            self._process.synced = database.execute("PRAGMA synchronous").fetchone()[0] >= 2
             self._database = WatchedDatabase(database, self._process.committed)
         except Exception as error:
             self._fault = error if isinstance(error, LedgerError) else self._broken(error)

@@ -116,12 +116,18 @@ class Internet:
         self.timeout_s = scenario.settings.request_timeout_s
         self.faults_left = scenario.faults
         self._share = scenario.fault_share
+        self._script = scenario.script
+        self._submissions = 0
         self.draw = random.Random(f"network/{scenario.seed}")
         self.answered: list[tuple[bytes, SimReply]] = []
         """Bodies and answers of submissions that reached a client whole."""
 
     def fault_of(self, kind: RequestKind) -> str | None:
         """Draws what happens to the next request, None for nothing."""
+        if kind is RequestKind.SUBMIT:
+            self._submissions += 1
+            if self._submissions in self._script:
+                return self._script[self._submissions]
         if not self.faults_left or self.draw.random() >= self._share:
             return None
         self.faults_left -= 1
@@ -207,7 +213,9 @@ class Network:
         reply = self._handled(request, fault)
         delay_s = reply.delay_s
         known = fault is None and reply.wire is Wire.ANSWER
-        if fault == "slow":
+        if fault == "timeout":
+            delay_s = 2 * internet.timeout_s
+        elif fault == "slow":
             delay_s = self._draw.choice([0.9, 1.1, 3.0]) * internet.timeout_s
         elif fault == "stale":
             # Only what the ledger has: the answer to a request that was given up on cannot be told from the right one.

@@ -30,6 +30,8 @@ class End(StrEnum):
 
     CRASH = auto()
     """As by SIGKILL: the files stay as they are at this moment, nothing is cleaned up."""
+    POWER = auto()
+    """As by a power failure: what SQLite has not synced is gone as well."""
     DRAIN = auto()
     """As by the first signal."""
     STOP = auto()
@@ -77,6 +79,8 @@ class Process:
         self.number = number
         self.alive = True
         """False from the moment of the crash: what its tasks still do is seen by nobody."""
+        self.synced = True
+        """Its ledger syncs each commit."""
         self.steps = 0
         self.born_at = born_at
         self.known_lockout = 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
@@ -56,6 +56,10 @@ class Scenario:
     """Of the requests, while there are faults left."""
     faults: int = 0
     """How many requests meet a fault of the network, at most."""
+    script: Mapping[int, str] = field(default_factory=dict)
+    """Faults of certain submissions, counted from 1, beside those by chance."""
+    second_after_s: float | None = None
+    """When a second process is started on the same run, which must do nothing; None for never."""
     travel_s: float = 0.0
     """Longest time from the first byte to the arrival at the server."""
 

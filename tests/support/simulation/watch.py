@@ -85,6 +85,8 @@ class Watch:
             alarm: called at each violation.
         """
         self.violations: list[str] = []
+        self.at_work: set[int] = set()
+        """Numbers of the processes that have sent something and not ended."""
         self.seen: Counter[str] = Counter()
         """How often what was met, for the summary of many seeds."""
         self._scenario = scenario
@@ -259,6 +261,11 @@ class Watch:
         if fault is not None:
             self.seen[f"fault {fault}"] += 1
         self._check_lockout(process)
+        if self.at_work - {process.number}:
+            self.broken(
+                f"I2 process {process.number} sends while {sorted(self.at_work)} work on the same run"
+            )
+        self.at_work.add(process.number)
         if request.kind is not RequestKind.SUBMIT:
             self._note(f"process {process.number} sends {request.kind}, {fault}")
             return
@@ -379,8 +386,11 @@ class Watch:
             self._in_memory[process.number] -= event.ids
         self._note(f"process {process.number} tells {type(event).__name__}")
 
-    def ended_in_order(self, process: Process) -> None:
-        """Takes the end of a process that was not killed."""
+    def ended(self, process: Process, *, in_order: bool) -> None:
+        """Takes the end of a process; one that was not killed has left nothing undone."""
+        self.at_work.discard(process.number)
+        if not in_order:
+            return
         open_ones = [ordinal for ordinal, state in self.states.items() if state == "sending"]
         if open_ones:
             self.broken(f"I12 process {process.number} ended and left chunks {open_ones[:5]} in flight")

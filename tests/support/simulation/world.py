@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import random
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any, Final
 from unittest import mock
 
 from bulkjobs.engine import Engine
+from bulkjobs.errors import LedgerLocked
 from bulkjobs.exits import Exit
 from bulkjobs.model import RunSummary
 from bulkjobs.rundir import RunDir
@@ -25,7 +25,8 @@ from bulkjobs.simulator.faults import Faults
 from bulkjobs.sinks import open_sink
 from bulkjobs.sources import FileSource
 from bulkjobs.testing import EPOCH_UTC, VirtualClock
-from support.simulated import crash_image, json_lines
+from support.simulated import crash_image
+from support.simulation.ending import judge_end
 from support.simulation.loop import PROCESS, LoopWriter, SimulationLoop
 from support.simulation.network import Internet, Network
 from support.simulation.process import End, Ending, Process
@@ -49,6 +50,9 @@ class Outcome:
 
     seed: int
     violations: list[str]
+    """What broke at a step, and what `judged` holds."""
+    judged: list[str]
+    """What the input, the books of the service and the files of the run show at the end."""
     trace_hash: str
     trace: list[str]
     """Empty unless it was asked for."""
@@ -59,20 +63,18 @@ class Outcome:
     """How often what was met."""
 
 
-def simulate(
-    scenario: Scenario, *, keep_trace: bool = False, engine: Callable[..., Engine] = Engine
-) -> Outcome:
+def simulate(scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool = False) -> Outcome:
     """Runs a scenario to its end, or to the first violation.
 
     Args:
         scenario: what to run.
         keep_trace: whether to keep the trace and not only its hash.
-        engine: makes the engine; another one to see whether it is caught.
+        to_the_end: whether to go on after a violation, so that the end can be judged too.
     """
     folder = Path(tempfile.mkdtemp(prefix="bulkjobs-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None))
     try:
         with _writer_on_the_loop(), Service(scenario.config) as service:
-            world = World(scenario, service, folder, keep_trace=keep_trace, engine=engine)
+            world = World(scenario, service, folder, keep_trace=keep_trace, to_the_end=to_the_end)
             with asyncio.Runner(loop_factory=SimulationLoop) as runner:
                 runner.run(world.run())
             return world.outcome()
@@ -96,8 +98,8 @@ class World:
         service: Service,
         folder: Path,
         *,
-        keep_trace: bool,
-        engine: Callable[..., Engine],
+        keep_trace: bool = False,
+        to_the_end: bool = False,
     ) -> None:
         """Lays out the input; nothing runs yet."""
         self.scenario = scenario
@@ -106,7 +108,7 @@ class World:
         self.clock = VirtualClock()
         self.expected = expected_of(scenario.files, scenario.chunk_size)
         self.run_dir = folder / "run"
-        self._engine = engine
+        self._to_the_end = to_the_end
         self._keep_trace = keep_trace
         self._trace: list[str] = []
         self._hash = hashlib.blake2b(digest_size=16)
@@ -120,6 +122,7 @@ class World:
             alarm=self._ring,
         )
         self.internet = Internet(scenario, service, self.watch, _server_utc)
+        self._judged: list[str] = []
         self._processes = 0
         self._virtual_s = 0.0
         self._jitter = random.Random(f"jitter/{scenario.seed}")
@@ -135,13 +138,15 @@ class World:
             self._trace.append(line)
 
     def _ring(self) -> None:
-        self._alarm.set()
+        if not self._to_the_end:
+            self._alarm.set()
 
     def outcome(self) -> Outcome:
         """Gives what came of it."""
         return Outcome(
             seed=self.scenario.seed,
-            violations=self.watch.violations,
+            violations=self.watch.violations + self._judged,
+            judged=self._judged,
             trace_hash=self._hash.hexdigest(),
             trace=self._trace,
             chunks=len(self.expected.chunks),
@@ -174,15 +179,29 @@ class World:
         self.watch.broken(f"asyncio says: {context.get('message')} {context.get('exception')!r}")
 
     async def _work(self) -> None:
+        second = None
+        if self.scenario.second_after_s is not None:
+            second = asyncio.ensure_future(self._start_second(self.scenario.second_after_s))
         for ending in self.scenario.endings:
             await self.session(ending)
             await asyncio.sleep(ending.pause_s)
         summary = await self._finish()
-        if summary is None or self.watch.violations:
+        if second is not None:
+            await second
+        if summary is None:
             return
         await self._judge(summary)
-        if not self.watch.violations:
+        if not self._judged:
             await self._send_fresh_chunk()
+
+    async def _start_second(self, after_s: float) -> None:
+        """Gives the same command while the first one still works: it must be refused before it sends anything."""
+        await asyncio.sleep(after_s)
+        try:
+            await self.session(None)
+        except LedgerLocked:
+            return
+        self.watch.broken("I2 a second process was not refused")
 
     async def _finish(self) -> RunSummary | None:
         """Gives the command again, as a person would, until there is nothing left to do."""
@@ -213,13 +232,14 @@ class World:
         dying.cancel()
         if crashed.is_set():
             assert ending is not None
+            self.watch.ended(process, in_order=False)
             await self._bury(task, ending)
             return None
         try:
             summary = await task
         except asyncio.CancelledError:
             summary = None
-        self.watch.ended_in_order(process)
+        self.watch.ended(process, in_order=True)
         self.note(f"process {process.number} ended with {summary and summary.exit_code}")
         return summary
 
@@ -229,8 +249,11 @@ class World:
         crashed = asyncio.Event()
 
         def crash() -> None:
-            self.watch.seen["end crash"] += 1
+            assert ending is not None
+            self.watch.seen[f"end {ending.how}"] += 1
             crash_image(self.run_dir, self.folder / "image")
+            if ending.how is End.POWER and not process.synced:
+                self._forget_unsynced()
             process.alive = False
             crashed.set()
 
@@ -241,7 +264,8 @@ class World:
 
         at: dict[int, Callable[[], None]] = {}
         if ending is not None:
-            at[ending.step] = crash if ending.how is End.CRASH else end
+            at[ending.step] = crash if ending.how in (End.CRASH, End.POWER) else end
+            self._keep_synced()
         for jump in self.scenario.jumps:
             if jump.process == number:
                 at.setdefault(jump.step, self._jump(jump.by_s))
@@ -255,6 +279,19 @@ class World:
             note=self.note,
         )
         return process, crashed
+
+    def _keep_synced(self) -> None:
+        """Keeps what the disk is known to have: the ledger as the process before left it."""
+        shutil.rmtree(self.folder / "synced", ignore_errors=True)
+        (self.folder / "synced").mkdir()
+        for path in self.run_dir.glob("ledger.db*"):
+            shutil.copy(path, self.folder / "synced")
+
+    def _forget_unsynced(self) -> None:
+        for path in (self.folder / "image").glob("ledger.db*"):
+            path.unlink()
+        for path in (self.folder / "synced").iterdir():
+            shutil.copy(path, self.folder / "image")
 
     def _jump(self, by_s: float) -> Callable[[], None]:
         def jump() -> None:
@@ -270,7 +307,7 @@ class World:
             if process.alive:
                 self.watch.event(process, event)
 
-        return self._engine(
+        return Engine(
             self.scenario.settings,
             paths,
             sources=[FileSource(path) for path in sources],
@@ -306,46 +343,11 @@ class World:
 
     async def _judge(self, summary: RunSummary) -> None:
         """Holds the end of a run against the input and the service's books, from its files alone."""
-        expected, broken = self.expected, self.watch.broken
-        ids = summary.ids
-        if ids["read"] != expected.read or ids["read"] != sum(ids.values()) - ids["read"] or ids["pending"]:
-            broken(f"I1 of {expected.read} ids the summary tells {ids}")
-        if (ids["invalid"], ids["duplicate"]) != (len(expected.invalid), expected.duplicate):
-            broken(
-                f"I1 there were {len(expected.invalid)} invalid and {expected.duplicate} duplicate ids, not {ids}"
-            )
-        if len(json_lines(self.run_dir / "invalid.jsonl")) != len(expected.invalid):
-            broken("I1 invalid.jsonl does not have a line for each invalid id")
-        self._judge_chunks(summary)
-        again = await self.session(None)
+        self._judged += judge_end(self.expected, self.service, self.run_dir, summary)
         sent = self.watch.seen["sent submit"]
+        again = await self.session(None)
         if again != summary or self.watch.seen["sent submit"] != sent:
-            broken(f"I9 the same command once more came to another end: {again}, not {summary}")
-
-    def _judge_chunks(self, summary: RunSummary) -> None:
-        watch, broken = self.watch, self.watch.broken
-        digests = [watch.digest_of[ordinal] for ordinal, state in watch.states.items() if state != "split"]
-        records = json_lines(self.run_dir / "jobs.jsonl")
-        held = [line["digest"] for line in json_lines(self.run_dir / "held.jsonl")]
-        refused = [
-            hashlib.sha256(path.read_bytes().removesuffix(b"\n")).hexdigest()
-            for path in (self.run_dir / "refused").glob("chunk-*.txt")
-        ]
-        told = Counter([*(record["digest"] for record in records), *held, *refused])
-        if told != Counter(digests):
-            broken(
-                f"I1 {len(digests)} chunks, but the files tell of {len(records)} jobs, {len(held)} held, {len(refused)} refused"
-            )
-        for record in records:
-            if self.watch.made.get(record["job_id"]) != record["digest"]:
-                broken(f"I6 the record of chunk {record['chunk']} names a job of something else")
-        named = {record["job_id"] for record in records}
-        silent = [job for job, digest in self.watch.made.items() if job not in named and digest not in held]
-        if silent:
-            broken(f"I1 jobs {silent[:5]} exist, and nothing the run has written tells of them")
-        on_disk = json.loads((self.run_dir / "summary.json").read_bytes())
-        if on_disk != summary.as_dict():
-            broken("I1 summary.json is not the summary")
+            self._judged.append(f"I9 the same command once more came to another end: {again}, not {summary}")
 
     async def _send_fresh_chunk(self) -> None:
         """After the faults have stopped, whatever they were, the same account takes a new chunk of a new run."""
@@ -355,7 +357,7 @@ class World:
         fresh.write_bytes(_FRESH_ID + b"\n")
         await asyncio.sleep(2 * self.scenario.settings.effective_lockout_s)
         scenario = replace(self.scenario, files=(fresh.read_bytes(),), endings=(), jumps=(), fault_share=0.0)
-        world = World(scenario, self.service, self.folder, keep_trace=False, engine=self._engine)
+        world = World(scenario, self.service, self.folder)
         world.run_dir = self.folder / "fresh-run"
         world._sources = [fresh]
         world._alarm = self._alarm
