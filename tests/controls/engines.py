@@ -229,7 +229,7 @@ CONTROLS: Final[Sequence[Control]] = (
             _BASE,
             endings=(
                 Ending(how=End.DRAIN, step=150, pause_s=60.0),
-                Ending(how=End.POWER, step=60, pause_s=60.0),
+                Ending(how=End.POWER, step=44, pause_s=60.0),
             ),
         ),
     ),
