@@ -228,8 +228,9 @@ class Engine:
         counts_s = window_s + settings.request_timeout_s + GRACE_S
         state = await ledger.account_state(self._clock.utc() - counts_s)
         locked_until_utc = state.locked_until_utc
-        if probe:
+        if probe or any(ended_utc is None for _, ended_utc in state.history):
             # One of the answers that died with the process may have been a lock-out: one request finds out.
+            # To a status request as well as to a submission.
             locked_until_utc = max(locked_until_utc or 0.0, self._clock.utc())
         gate.restore(
             history_utc=state.history,

@@ -7,13 +7,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.simulation import Outcome, long_scenario_of, scenario_of, simulate
+from support.simulated import BASE_URL, LOGIN_URL, TOKEN
+from support.simulation import Outcome, Scenario, long_scenario_of, scenario_of, simulate
+from support.simulation.process import End, Ending
+
+from bulkjobs.settings import Rate, Secret, Settings
+from bulkjobs.simulator import Limit, ServiceConfig, Span
 
 ROOT = Path(__file__).parent.parent
-SECONDS = float(os.environ.get("BULKJOBS_SIMULATION_S", "25"))
+SECONDS = float(os.environ.get("BULKJOBS_SIMULATION_S", "20"))
 """Real time for the short runs; they go on beyond it until they have met all that they are to meet."""
 FIRST_SEED = int(os.environ.get("BULKJOBS_SIMULATION_SEED", "1"))
 LAST_SEED = FIRST_SEED + 9_999
@@ -72,6 +78,44 @@ def test_short_runs_with_much_going_wrong_break_no_invariant() -> None:
 def test_runs_of_hours_with_crashes_and_faults_break_no_invariant(seed: int) -> None:
     outcome = simulate(long_scenario_of(seed, chunks=LONG_CHUNKS))
     assert not outcome.violations, told(outcome, f" --long --chunks {LONG_CHUNKS}")
+
+
+def test_a_crash_while_a_status_request_meets_a_lock_out_is_not_followed_by_a_burst_into_it() -> None:
+    """The 429 may die with the process although no submission was in flight: one request alone finds out."""
+    settings = Settings(
+        base_url=BASE_URL,
+        login_url=LOGIN_URL,
+        access_token=Secret(TOKEN),
+        rate=Rate(count=50, period_s=300.0),
+        pace=None,
+        max_active_jobs=4,
+        chunk_size=1,
+        workers=4,
+    )
+    config = ServiceConfig(
+        seed=3,
+        rate=Limit(count=10, window_s=300.0),
+        max_active_jobs=4,
+        job_time=Span(min_s=60.0, max_s=90.0),
+        latency=Span(min_s=0.1, max_s=0.3),
+    )
+    scenario = Scenario(
+        seed=3,
+        files=(b"\n".join(b"%d" % one for one in range(1, 9)),),
+        chunk_size=1,
+        settings=settings,
+        config=config,
+        endings=(),
+        travel_s=0.1,
+    )
+    met = 0
+    for step in range(130, 150):
+        crash = Ending(how=End.CRASH, step=step, pause_s=1.0)
+        outcome = simulate(replace(scenario, endings=(crash,)), keep_trace=True)
+        assert not outcome.violations, (step, outcome.violations)
+        first = "\n".join(line for line in outcome.trace if "process 1 " in line)
+        met += "process 1 gets 429 for status" in first and "process 1 commits lockout+" not in first
+    assert met, "no step was the one between the answer and the commit"
 
 
 @pytest.mark.parametrize("seed", [3, 7, 20, 41])
