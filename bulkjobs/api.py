@@ -22,7 +22,8 @@ from yarl import URL
 
 from bulkjobs.errors import InternalError
 from bulkjobs.model import Evidence, Phase, Request
-from bulkjobs.wire.answer import ANSWER_CAP_BYTES, printable
+from bulkjobs.wire.answer import ANSWER_CAP_BYTES
+from bulkjobs.wire.fields import printable
 from bulkjobs.wire.request import secrets_of
 
 if TYPE_CHECKING:

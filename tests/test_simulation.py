@@ -89,6 +89,7 @@ def test_a_crash_while_a_status_request_meets_a_lock_out_is_not_followed_by_a_bu
         rate=Rate(count=50, period_s=300.0),
         pace=None,
         max_active_jobs=4,
+        on_unknown="hold",
         chunk_size=1,
         workers=4,
     )

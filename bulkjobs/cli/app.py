@@ -10,6 +10,7 @@ import typer
 from bulkjobs import __version__
 from bulkjobs.cli.demo import demo
 from bulkjobs.cli.options import EPILOG, with_options
+from bulkjobs.cli.reconcile import reconcile
 from bulkjobs.cli.simulate import simulate
 from bulkjobs.cli.status import status
 from bulkjobs.cli.submit import resume, submit
@@ -45,6 +46,7 @@ def _main(
 
 app.command(epilog=EPILOG)(with_options(submit))
 app.command(epilog=EPILOG)(with_options(resume, without={"run"}))
+app.command(epilog=EPILOG)(with_options(reconcile, without={"run"}))
 app.command()(status)
 app.command()(simulate)
 app.command()(demo)

@@ -77,6 +77,7 @@ _SETTINGS: Final = Settings(
     rate=None,
     pace=None,
     max_active_jobs=None,
+    on_unknown="hold",
     chunk_size=5,
     workers=4,
     request_timeout_s=60.0,
