@@ -24,7 +24,7 @@ SECONDS = float(os.environ.get("BULKJOBS_SIMULATION_S", "20"))
 FIRST_SEED = int(os.environ.get("BULKJOBS_SIMULATION_SEED", "1"))
 LAST_SEED = FIRST_SEED + 9_999
 LONG_SEEDS = 20
-LONG_CHUNKS = 1_000
+LONG_CHUNKS = int(os.environ.get("BULKJOBS_SIMULATION_CHUNKS", "800"))
 
 
 def told(outcome: Outcome, more: str = "") -> str:

@@ -8,7 +8,7 @@ Everything that is played follows from the seed, so a seed that fails fails agai
 What holds at every step is watched at every step (`watch`), what holds at the end is judged at the end (`world`).
 """
 
-from support.simulation.scenario import Scenario, long_scenario_of, scenario_of
+from support.simulation.scenario import Scenario, long_scenario_of, reconciled, scenario_of
 from support.simulation.world import Outcome, simulate
 
-__all__ = ["Outcome", "Scenario", "long_scenario_of", "scenario_of", "simulate"]
+__all__ = ["Outcome", "Scenario", "long_scenario_of", "reconciled", "scenario_of", "simulate"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
@@ -13,7 +13,7 @@ from bulkjobs.simulator import FaultPlan, Limit, ServiceConfig, Span
 from support.simulated import BASE_URL, LOGIN_URL, TOKEN
 from support.simulation.process import End, Ending
 
-__all__ = ["Jump", "Scenario", "long_scenario_of", "scenario_of"]
+__all__ = ["Jump", "Scenario", "long_scenario_of", "reconciled", "scenario_of"]
 
 _INVALID: Final = (
     b"x",
@@ -29,6 +29,7 @@ _INVALID: Final = (
 )
 _WINDOW_S: Final = 300.0
 _HOUR_S: Final = 3_600.0
+_RECONCILED_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def scenario_of(seed: int) -> Scenario:
     # Some worlds are calm, so that each kind of trouble is also met alone.
     calm = draw.random() < 0.15
     config, settings = _account(draw, seed, size, chunks)
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         files=_files(draw, ids=max(0, chunks * size - draw.choice([0, 0, draw.randrange(size)]))),
         chunk_size=size,
@@ -92,6 +93,16 @@ def scenario_of(seed: int) -> Scenario:
         faults=draw.choice([1, 3, 10, 30]),
         travel_s=draw.choice([0.0, 0.1, 2.0]),
     )
+    return reconciled(scenario) if draw.random() < _RECONCILED_SHARE else scenario
+
+
+def reconciled(scenario: Scenario) -> Scenario:
+    """Gives the same world with a client that settles what is held by the server's list of jobs.
+
+    Nobody else uses the account, and the client is told so.
+    """
+    settings = replace(scenario.settings, on_unknown="reconcile", exclusive=True)
+    return replace(scenario, settings=settings)
 
 
 def long_scenario_of(seed: int, *, chunks: int = 1_500) -> Scenario:
@@ -125,7 +136,7 @@ def long_scenario_of(seed: int, *, chunks: int = 1_500) -> Scenario:
         request_timeout_s=120.0,
         poll_s=30.0,
     )
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         files=_files(draw, ids=chunks * size),
         chunk_size=size,
@@ -137,6 +148,7 @@ def long_scenario_of(seed: int, *, chunks: int = 1_500) -> Scenario:
         faults=60,
         travel_s=1.0,
     )
+    return reconciled(scenario) if draw.random() < _RECONCILED_SHARE else scenario
 
 
 def _account(draw: random.Random, seed: int, size: int, chunks: int) -> tuple[ServiceConfig, Settings]:

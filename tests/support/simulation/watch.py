@@ -37,6 +37,8 @@ _MOVES: Final = {
     ("sending", "refused"),
     ("sending", "held"),
     ("sending", "split"),
+    ("held", "accepted"),
+    ("held", "planned"),
     ("accepted", "delivered"),
 }
 _VERDICTS_OF: Final = {
@@ -120,6 +122,7 @@ class Watch:
             "attempt+": self._began,
             "attempt": self._ended,
             "job+": self._job,
+            "settlement+": self._settled,
             "lockout+": self._locked_out,
         }
         self._in_memory: Counter[int] = Counter()
@@ -144,7 +147,7 @@ class Watch:
         touched: dict[int, None] = {}
         for what, *values in changes:
             self._takers.get(what, self._gone)(values)
-            if what in ("chunk+", "chunk", "attempt+", "attempt"):
+            if what in ("chunk+", "chunk", "attempt+", "attempt", "settlement+"):
                 touched[values[0]] = None
         self._note(f"process {process.number} commits {_short(changes)}")
         for ordinal in touched:
@@ -230,6 +233,22 @@ class Watch:
             self.broken(
                 f"I6 the ledger calls {job_id} the job of chunk {chunk}; the server made it of something else"
             )
+
+    def _settled(self, values: Sequence[Any]) -> None:
+        """Takes how a held chunk was settled; from here on its last verdict is no longer what counts."""
+        ordinal, attempt, how, _ = values
+        self.seen[f"settled {how}"] += 1
+        digest = self.digest_of[ordinal]
+        there_is_one = digest in self.made.values()
+        if self._attempts[ordinal].get(attempt) != "unknown":
+            self.broken(
+                f"I4 attempt {attempt} of chunk {ordinal} was settled, but its outcome was not unknown"
+            )
+        if how == "absent" and (there_is_one or self._travelling[digest]):
+            self.broken(
+                f"I4 chunk {ordinal} is called absent, and the server has made a job of it, or still may"
+            )
+        self._attempts[ordinal][attempt] = "accepted" if how == "adopted" else "not_applied"
 
     def _locked_out(self, _values: Sequence[Any]) -> None:
         if self._locked():
