@@ -3,8 +3,11 @@
 Rules of this file:
 
 - It is the only user of the aiohttp client, and it decides nothing: what evidence means is `verdict`'s.
-- A request is sent once. aiohttp repeats some requests by itself when a reused connection breaks; the hook
-  in front of the first byte stops that, for every method and whatever a later version may repeat.
+- A request is sent once. aiohttp repeats some requests by itself when a reused connection breaks; the connector
+  stops that, for every method and whatever a later version may repeat.
+- An answer counts only if it came after the question. aiohttp gives a request whatever stands in the
+  connection's buffer, such as a second answer to the request before; a 429 of that kind would be taken for
+  proof that nothing happened, and the ids paid twice. So a connection must be silent up to the first byte.
 - Redirects are never followed: aiohttp would carry the access token to another host.
 - No secret leaves through an error's text or an echoed answer. aiohttp's errors show whole addresses in
   their `str` and the headers in their `repr`.
@@ -12,9 +15,12 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
+from html.entities import html5
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
@@ -31,19 +37,34 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import SimpleNamespace, TracebackType
 
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
     from bulkjobs.ports import Clock
 
 __all__ = ["HttpTransport"]
 
 _KEEP_ALIVE_S: Final = 1.0
 """An idle connection that the server is about to close turns the next submission into an unknown outcome.
-Servers close after 5 s and more, so one that was used within the last second is still good."""
+Servers close after 5 s and more, so one that was used within the last second is still good. If it is not, the look
+before the first byte finds that out, unless the end of the connection is still on its way."""
+
+_LOOKS: Final = 2
+"""Turns of the loop before a connection is looked at: one polls the sockets, the next runs what that found. So what
+has reached this machine by then is seen; what is still on its way cannot be."""
 
 _MAX_ERROR_TEXT: Final = 300
 _MAX_HEADER_TEXT: Final = 200
 _ADDRESS: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
 _MASK: Final = "***"
-_ESCAPES: Final = (b"\\", b"%", b"&#")
+_ESCAPES: Final = (b"\\", b"%", b"&")
+_SHORTEST_BEGINNING: Final = 6
+"""Fewer characters of a secret at the end of an answer that was cut tell nothing."""
+_ENTITIES: Final[dict[str, list[str]]] = {}
+for _name, _text in html5.items():
+    if len(_text) == 1 and _text.isascii() and _name.endswith(";"):
+        _ENTITIES.setdefault(_text, []).append(_name[:-1])
+"""The names under which XML and HTML write a character; letters and digits have none."""
 
 
 class _StoppedError(Exception):
@@ -55,19 +76,47 @@ class _Trail:
     """Is how far one request got. aiohttp's hooks write it, also when the request ends in an exception."""
 
     before_first_byte: Callable[[], Awaitable[None]] | None
+    clock: Clock
     phase: Phase = Phase.STARTED
+    connection: Connection | None = None
     reused: bool | None = None
     hook_error: Exception | None = None
+    sent_utc: float | None = None
+    answered_utc: float | None = None
     status: int | None = None
     retry_after: str | None = None
     content_type: str | None = None
     body: bytearray = field(default_factory=bytearray)
+    read_bytes: int = 0
     cut: bool = False
     error: str | None = None
 
     def reached(self, phase: Phase) -> None:
-        # Never backwards: after a repetition was stopped, bytes of the first try have still left.
         self.phase = max(self.phase, phase)
+
+
+_TRAIL: Final[ContextVar[_Trail]] = ContextVar("_TRAIL")
+"""The trail of the request that the running task makes: aiohttp's hooks do not tell the connection."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives a request one connection to be sent on, none that spoke unasked since its last use, and notes which."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
+    ) -> Connection:
+        trail = _TRAIL.get()
+        if trail.phase >= Phase.HEADERS_SENT:
+            raise _StoppedError("the connection broke before the answer, and the request is not repeated")
+        while True:
+            trail.connection = await super().connect(req, traces, timeout)
+            # A fresh one that speaks at once is met before the first byte; to go on here would be a loop of connects.
+            if not trail.reused or _unusable(trail.connection) is None:
+                return trail.connection
+            trail.connection.close()
 
 
 class HttpTransport:
@@ -97,7 +146,8 @@ class HttpTransport:
             ssl_context: for a private certificate authority; None takes the system's.
         """
         self._connections = connections
-        # No `sock_read`: it could only turn a slow answer into an unknown outcome sooner.
+        # `total` alone bounds a server that reads no further or drips its answer. No `sock_read`: it could only
+        # turn a slow answer into an unknown outcome sooner. Above 5 s aiohttp rounds up to a whole second.
         self._timeout = aiohttp.ClientTimeout(
             total=request_timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s
         )
@@ -107,7 +157,7 @@ class HttpTransport:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=self._connections,
                 keepalive_timeout=_KEEP_ALIVE_S,
                 ssl=True if self._ssl_context is None else self._ssl_context,
@@ -149,13 +199,17 @@ class HttpTransport:
         """
         if self._session is None:
             raise InternalError("A request was made outside `async with HttpTransport(...)`.")
-        trail = _Trail(before_first_byte)
+        trail = _Trail(before_first_byte, self._clock)
         secrets = secrets_of(request)
         started_utc = self._clock.utc()
+        outer = _TRAIL.set(trail)
         try:
             await self._exchange(self._session, request, trail)
         except Exception as exc:  # noqa: BLE001 - a strange answer must not stop a run of days: it is evidence
             trail.error = _described(exc, secrets)
+        finally:
+            _TRAIL.reset(outer)
+            trail.connection = None
         if trail.hook_error is not None:
             # Raised here, so that aiohttp's wrapping and its context stay out of the traceback.
             raise trail.hook_error
@@ -164,15 +218,20 @@ class HttpTransport:
             started_utc=started_utc,
             ended_utc=self._clock.utc(),
             status=trail.status,
-            retry_after=trail.retry_after and _masked(trail.retry_after, secrets),
-            content_type=trail.content_type and _masked(trail.content_type, secrets),
+            retry_after=_header(trail.retry_after, secrets),
+            content_type=_header(trail.content_type, secrets),
             body=_without_secrets(bytes(trail.body), secrets),
             body_cut=trail.cut,
             error=trail.error,
             connection_reused=trail.reused,
+            answer_bytes=trail.read_bytes,
+            sent_utc=trail.sent_utc,
+            answered_utc=trail.answered_utc,
         )
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request, trail: _Trail) -> None:
+        # No `Expect: 100-continue`, although a refusal would then cost no body: a server that does not know it lets
+        # the request wait for the time-out. An early refusal mostly arrives all the same (`test_evidence.py`).
         async with session.request(
             request.method,
             URL(request.url, encoded=True),
@@ -181,12 +240,14 @@ class HttpTransport:
             allow_redirects=False,
             trace_request_ctx=trail,
         ) as answer:
+            trail.answered_utc = self._clock.utc()
             trail.reached(Phase.STATUS_READ)
             trail.status = answer.status
-            trail.retry_after = _header(answer, "Retry-After")
-            trail.content_type = _header(answer, "Content-Type")
+            trail.retry_after = answer.headers.get("Retry-After")
+            trail.content_type = answer.headers.get("Content-Type")
             cap = ANSWER_CAP_BYTES[request.kind]
             async for block in answer.content.iter_any():
+                trail.read_bytes += len(block)
                 trail.body += block
                 if len(trail.body) > cap:
                     del trail.body[cap:]
@@ -226,17 +287,22 @@ async def _on_headers(
     """Runs, despite its name, before anything is written.
 
     `StreamWriter.write_headers` (aiohttp 3.14.5, http_writer.py) awaits this and only then puts the headers
-    into its own buffer, which goes out with the first bytes of the body. A test holds that.
+    into its own buffer, which goes out with the first bytes of the body. A test holds that. aiohttp's count of
+    uploaded bytes would be no such proof: it can stay 0 although the server got some.
     """
     trail: _Trail = context.trace_request_ctx
-    if trail.phase >= Phase.HEADERS_SENT:
-        raise _StoppedError("the connection broke before the answer, and the request is not repeated")
     if trail.before_first_byte is not None:
         try:
             await trail.before_first_byte()
         except Exception as exc:  # noqa: BLE001 - `request` raises it again
             trail.hook_error = exc
             raise _StoppedError from None
+    for _ in range(_LOOKS):
+        await asyncio.sleep(0)
+    if flaw := _unusable(trail.connection):
+        # The hook takes a sync of the disk. Whoever closed the connection meanwhile has not seen this request.
+        raise _StoppedError(flaw)
+    trail.sent_utc = trail.clock.utc()
     trail.reached(Phase.HEADERS_SENT)
 
 
@@ -248,9 +314,19 @@ async def _on_chunk(
     trail.reached(Phase.BODY_SENT)
 
 
-def _header(answer: aiohttp.ClientResponse, name: str) -> str | None:
-    value = answer.headers.get(name)
-    return None if value is None else printable(value, limit=_MAX_HEADER_TEXT)
+def _unusable(connection: Connection | None) -> str | None:
+    """Says why a request must not go out on a connection, or gives None if nothing speaks against it."""
+    protocol = None if connection is None else connection.protocol
+    if protocol is None or not protocol.is_connected():
+        return "the server closed the connection before anything was sent"
+    if protocol.should_close:  # something came that no request has asked for
+        return "the server spoke before it was asked, so its answer could not be told from an older one"
+    return None
+
+
+def _header(value: str | None, secrets: tuple[str, ...]) -> str | None:
+    # Masked before it is cut: half a secret is no longer found.
+    return None if value is None else printable(_masked(value, secrets), limit=_MAX_HEADER_TEXT)
 
 
 def _described(exc: Exception, secrets: tuple[str, ...]) -> str:
@@ -258,6 +334,8 @@ def _described(exc: Exception, secrets: tuple[str, ...]) -> str:
     match exc:
         case aiohttp.InvalidURL():
             text = "the address cannot be used"
+        case _StoppedError():
+            return str(exc)
         case aiohttp.ClientResponseError():
             text = exc.message  # its `str` would add the address
         case _:
@@ -275,7 +353,15 @@ def _without_secrets(body: bytes, secrets: tuple[str, ...]) -> bytes:
         # Not for every answer: each chunk has a webhook address of its own, and a pattern takes milliseconds to make.
         for secret in secrets:
             body = _pattern(secret).sub(_MASK.encode(), body)
+    for secret in secrets:
+        body = _without_beginning(body, secret.encode())
     return body
+
+
+def _without_beginning(body: bytes, secret: bytes) -> bytes:
+    """Masks the beginning of a secret with which an answer ends that broke off or was cut."""
+    at = body.rfind(secret[:_SHORTEST_BEGINNING], max(len(body) - len(secret), 0))
+    return body[:at] + _MASK.encode() if at >= 0 and secret.startswith(body[at:]) else body
 
 
 def _masked(text: str, secrets: tuple[str, ...]) -> str:
@@ -284,9 +370,17 @@ def _masked(text: str, secrets: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=64)
 def _pattern(secret: str) -> re.Pattern[bytes]:
-    """Makes the pattern of a secret, of which any character may be escaped as JSON, XML and addresses do."""
+    """Makes the pattern of a secret, of which any character may be escaped as JSON, XML and addresses do.
+
+    Also escaped again, as by an address inside of an address or by XML inside of JSON. All repetitions are bounded:
+    the text is the server's, and what begins anew at each of its bytes must end soon.
+    """
     pattern = ""
     for character in secret:
-        code, percent = ord(character), "".join(f"%{byte:02x}" for byte in character.encode())
-        pattern += rf"(?:\\?{re.escape(character)}|\\u{code:04x}|{percent}|&#0*{code};|&#x0*{code:x};)"
+        code, percent = ord(character), "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in character.encode())
+        names = "|".join((f"#0{{0,7}}{code}", f"#x0{{0,7}}{code:x}", *_ENTITIES.get(character, ())))
+        reference = rf"(?:&|\\{{1,7}}u0026|%(?:25){{0,3}}26)(?:amp;){{0,3}}(?:{names});"
+        # The bare character comes last: the backslash is one, and begins the others.
+        escaped = rf"\\{{1,7}}u{code:04x}|\\{{1,7}}x{code:02x}|\\{{0,7}}{re.escape(character)}"
+        pattern += f"(?:{reference}|{escaped}|{percent})"
     return re.compile(pattern.encode(), re.IGNORECASE)

@@ -15,7 +15,7 @@ from typing import Final, TextIO
 
 from bulkjobs.errors import BulkJobsError
 
-__all__ = ["LOG_FORMAT", "OutputError", "hold_numbers", "say", "settle", "tell"]
+__all__ = ["LOG_FORMAT", "OutputError", "harmless", "hold_numbers", "say", "settle", "tell"]
 
 _NUMBERS: Final = range(3)
 
@@ -66,15 +66,22 @@ LOG_FORMAT: Final[ContextVar[str]] = ContextVar("LOG_FORMAT", default="text")
 """Set once the options are read: with `json` every line on stderr is one JSON object, also the last one."""
 
 
-def tell(message: str, *, level: str = "error") -> None:
-    """Writes a line to stderr, wherever that leads now; a stderr that is gone or full is no reason to fail."""
+def tell(*lines: str, level: str = "error") -> None:
+    """Writes lines to stderr, wherever that leads now; a stderr that is gone or full is no reason to fail."""
     if LOG_FORMAT.get() == "json":
         ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        message = json.dumps({"ts": ts, "level": level, "event": "message", "text": message})
+        lines = (json.dumps({"ts": ts, "level": level, "event": "message", "text": "\n".join(lines)}),)
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write("".join(f"{harmless(line)}\n" for line in lines))
             sys.stderr.flush()
+
+
+def harmless(line: str) -> str:
+    """Gives a line with what could steer a terminal or begin another line escaped: names of files may hold it."""
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 def settle() -> None:

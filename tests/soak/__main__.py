@@ -8,6 +8,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest does for the 
 
 if __name__ == "__main__":
     name, *rest = sys.argv[1:] or [""]
-    if name not in ("controls", "simulate"):
-        sys.exit("There are: controls, simulate.")
+    if name not in ("controls", "fuzz", "simulate"):
+        sys.exit("There are: controls, fuzz, simulate.")
     sys.exit(importlib.import_module(f"soak.{name}").main(rest))

@@ -68,7 +68,7 @@ def _of_ids(expected: Expected, bodies: dict[str, bytes], run_dir: Path) -> list
 def _bodies(service: Service) -> dict[str, bytes]:
     """Reads the books of the service: what it made jobs of."""
     books = service._books
-    return {job.job_id: books.body(job.job_id) or b"" for job, _, _ in books._entries}
+    return {job_id: books.body(job_id) or b"" for job_id, job in books._jobs.items() if not job.foreign}
 
 
 def _ids_of(expected: Expected, line: dict[str, Any]) -> list[bytes]:

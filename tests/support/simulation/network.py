@@ -135,11 +135,7 @@ class Internet:
 
     def expire_tokens(self) -> None:
         """Ends every token that a login gave."""
-        tokens = self.service._tokens
-        now = self.server_utc()
-        for token, expires_at in tokens._expires_at.items():
-            if expires_at != float("inf"):
-                tokens._expires_at[token] = min(now, expires_at)
+        self.service._tokens.expire(self.server_utc())
 
 
 class Network:
@@ -234,14 +230,14 @@ class Network:
         if spoilt is not None and spoilt.effect is Effect.BEFORE:
             self._watch.arrives(request, made=None, counted=False)
             empty = SimReply(status=200, body=b"", content_type="text/plain")
-            return spoil(spoilt, empty, as_json=seen.wants_json, diagnostic_code="simulation")
-        jobs = internet.service._books._entries
-        before = len(jobs)
+            return spoil(spoilt, empty, request=seen, slow_s=0.0, diagnostic_code="simulation")
+        books = internet.service._books
+        before = books.jobs
         reply = internet.service.handle(seen, internet.server_utc())
-        self._watch.arrives(request, made=jobs[-1][0].job_id if len(jobs) > before else None, counted=True)
+        self._watch.arrives(request, made=books.last_job_id if books.jobs > before else None, counted=True)
         if spoilt is not None:
             delay_s = reply.delay_s
-            reply = spoil(spoilt, reply, as_json=seen.wants_json, diagnostic_code="simulation")
+            reply = spoil(spoilt, reply, request=seen, slow_s=0.0, diagnostic_code="simulation")
             reply = replace(reply, delay_s=delay_s)
         return reply
 
