@@ -191,6 +191,10 @@ class World:
         if summary is None:
             return
         await self._judge(summary)
+        self.internet.faults_left = 0
+        self.service._faults = Faults(FaultPlan(), seed=0)
+        if self.scenario.settings.on_unknown == "reconcile" and summary.ids["held"]:
+            await self._settle_the_rest()
         if not self._judged:
             await self._send_fresh_chunk()
 
@@ -351,10 +355,20 @@ class World:
         if again != summary or self.watch.seen["sent submit"] != sent:
             self._judged.append(f"I9 the same command once more came to another end: {again}, not {summary}")
 
+    async def _settle_the_rest(self) -> None:
+        """After the faults have stopped, an honest list settles everything, as far as it can prove anything.
+
+        A job that failed has no results to know it by, and a list that shows no job that is known proves nothing.
+        """
+        summary = await self._finish()
+        provable = not self.scenario.config.job_failure_rate and self.watch.seen["accepted"] > 0
+        if summary is not None and summary.ids["held"] and provable:
+            self._judged.append(f"I14 with an honest list {summary.chunks['held']} chunks stay held")
+        if summary is not None:
+            self._judged += judge_end(self.expected, self.service, self.run_dir, summary)
+
     async def _send_fresh_chunk(self) -> None:
         """After the faults have stopped, whatever they were, the same account takes a new chunk of a new run."""
-        self.internet.faults_left = 0
-        self.service._faults = Faults(FaultPlan(), seed=0)
         fresh = self.folder / "fresh.txt"
         fresh.write_bytes(_FRESH_ID + b"\n")
         await asyncio.sleep(2 * self.scenario.settings.effective_lockout_s)
