@@ -46,7 +46,7 @@ __all__ = ["Engine"]
 _RECORDS_WAITING: Final = 1_024
 _INTAKE_GRACE_S: Final = 1.0
 """Lets a thread of the intake finish with its file, which cancelling would close under it."""
-_MOST_PASSES: Final = 3
+_MOST_PASSES: Final = 5
 """Of settling and sending again within one session: a server that loses every answer is not fed for ever."""
 
 _T = TypeVar("_T")
