@@ -86,19 +86,21 @@ def _redirects_followed() -> None:
     from bulkjobs.model import Phase
 
     request: Any = aiohttp.ClientSession.request
-    on_headers: Any = getattr(api, "_on_headers")  # noqa: B009 - it is private
+    connector: Any = getattr(api, "_Connector")  # noqa: B009 - it is private
+    connect = connector.connect
+    trail_of: Any = getattr(api, "_TRAIL")  # noqa: B009 - as above
 
     def obedient(self: Any, *arguments: Any, **named: Any) -> Any:
         return request(self, *arguments, **{**named, "allow_redirects": True})
 
-    async def again(session: Any, context: Any, parameters: Any) -> None:
-        trail = context.trace_request_ctx
+    async def again(self: Any, *arguments: Any) -> Any:
+        trail = trail_of.get()
         if trail.phase >= Phase.HEADERS_SENT:
-            trail.phase, trail.before_first_byte = Phase.CONNECTED, None
-        await on_headers(session, context, parameters)
+            trail.phase, trail.before_first_byte = Phase.STARTED, None
+        return await connect(self, *arguments)
 
     setattr(aiohttp.ClientSession, "request", obedient)  # noqa: B010 - as above
-    setattr(api, "_on_headers", again)  # noqa: B010 - as above
+    connector.connect = again
 
 
 def _last_line_dropped() -> None:
