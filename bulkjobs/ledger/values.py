@@ -97,6 +97,9 @@ class VerdictRow:
     last_id: str
     source: str
     line: int
+    parent: int | None
+    """As in `Chunk`."""
+    first: int
     attempt: int
     reason: str
     started_utc: float

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Final
 
 from bulkjobs.model import Evidence, Phase, Request, RequestKind
@@ -174,7 +175,9 @@ class Network:
         if reply is None:
             phase, error = _LOST.get(fault or "", (Phase.BODY_SENT, "TimeoutError"))
             return self._evidence(started_utc, phase, error=error)
-        if known and request.kind is RequestKind.SUBMIT:
+        # A refusal is not kept: given to another request it would be taken for proof, and nobody could tell. That it
+        # cannot come is the transport's doing, which has a fresh connection for each request.
+        if known and request.kind is RequestKind.SUBMIT and reply.status == HTTPStatus.OK:
             self._internet.answered.append((request.body, reply))
         return self._read(reply, started_utc)
 
