@@ -32,7 +32,7 @@ class Situation:
     """Nothing goes wrong here but what the session does itself, so that every chunk must be delivered."""
     final_newline: bool = True
     seen: tuple[str, ...]
-    """What the judge says, all of it in these words."""
+    """What the judge says, all of it in these words; what two writers do to each other depends on the moment."""
 
 
 SITUATIONS = {
@@ -44,7 +44,7 @@ SITUATIONS = {
     "bloom_filter": Situation(seen=("ids are lost", "valid, invalid and duplicate ids, the source")),
     "redirects_followed": Situation(faults=("submit:http303_after@3",), seen=("silent orphan",)),
     "last_line_dropped": Situation(final_newline=False, seen=("1 ids are lost",)),
-    "no_lock": Situation(rival=True, unhindered=True, seen=("were not delivered although nothing went wrong",)),
+    "no_lock": Situation(rival=True, unhindered=True, seen=()),
 }  # fmt: skip
 
 

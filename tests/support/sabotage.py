@@ -93,11 +93,11 @@ def _redirects_followed() -> None:
     def obedient(self: Any, *arguments: Any, **named: Any) -> Any:
         return request(self, *arguments, **{**named, "allow_redirects": True})
 
-    async def again(self: Any, *arguments: Any) -> Any:
+    async def again(self: Any, *arguments: Any, **named: Any) -> Any:
         trail = trail_of.get()
         if trail.phase >= Phase.HEADERS_SENT:
             trail.phase, trail.before_first_byte = Phase.STARTED, None
-        return await connect(self, *arguments)
+        return await connect(self, *arguments, **named)
 
     setattr(aiohttp.ClientSession, "request", obedient)  # noqa: B010 - as above
     connector.connect = again
