@@ -19,8 +19,8 @@ ROWS = (
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
     ("wire", "backoff", "throttle", "breaker", "sources", "sinks", "ledger"),
     ("verdict", "account", "api"),
-    # The life of one id coming in, one record going out, one job; what people read of it.
-    ("opening", "intake", "delivery", "tracker", "reports"),
+    # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
+    ("opening", "intake", "delivery", "tracker", "reports", "audit"),
     # The life of one chunk, which takes over from the intake.
     ("worker",),
     ("engine",),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bulkjobs import __version__
+from bulkjobs.cli.audit import audit
 from bulkjobs.cli.demo import demo
 from bulkjobs.cli.options import EPILOG, with_options
 from bulkjobs.cli.simulate import simulate
@@ -46,6 +47,7 @@ def _main(
 app.command(epilog=EPILOG)(with_options(submit))
 app.command(epilog=EPILOG)(with_options(resume, without={"run"}))
 app.command()(status)
+app.command()(audit)
 app.command()(simulate)
 app.command()(demo)
 

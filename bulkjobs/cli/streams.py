@@ -9,13 +9,15 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from bulkjobs.errors import BulkJobsError
+from bulkjobs.observers.totals import one_line
 
-__all__ = ["LOG_FORMAT", "OutputError", "hold_numbers", "say", "settle", "tell"]
+__all__ = ["LOG_FORMAT", "OutputError", "hold_numbers", "on_terminal", "say", "settle", "tell"]
 
 _NUMBERS: Final = range(3)
 
@@ -75,6 +77,30 @@ def tell(message: str, *, level: str = "error") -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def on_terminal() -> Iterator[Callable[[str], None] | None]:
+    """Gives a function that shows how far something is, in one line that goes away at the end.
+
+    None where stderr is no terminal: in a file these lines would only be in the way.
+    """
+    stream = sys.stderr
+    if stream is None or not stream.isatty():
+        yield None
+        return
+
+    def show(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(f"\r\x1b[K{one_line(text)}")
+            stream.flush()
+
+    try:
+        yield show
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            stream.write("\r\x1b[K")
+            stream.flush()
 
 
 def settle() -> None:
