@@ -11,14 +11,13 @@ from typing import Final
 
 from bulkjobs.audit.findings import Findings, Progress, told
 from bulkjobs.audit.reports import InvalidLines
-from bulkjobs.audit.rereading import RecordedSource
-from bulkjobs.chunking import Chunker
-from bulkjobs.errors import SourceError
+from bulkjobs.audit.rereading import Reading, RecordedSource
+from bulkjobs.chunking import Chunker, Cut
 from bulkjobs.ledger import RunRow
 from bulkjobs.ledger.inspection import ChunkRecord, Inspection
 from bulkjobs.model import Chunk, Tally
 
-__all__ = ["Recut", "chunker_of"]
+__all__ = ["Recut", "chunker_of", "recut"]
 
 _KINDS: Final = {
     "planned": "pending",
@@ -37,6 +36,16 @@ def chunker_of(run: RunRow) -> Chunker:
     size, dedupe = run.identity["chunk_size"], run.identity["dedupe"]
     assert isinstance(size, int)
     return Chunker(size, dedupe=bool(dedupe))
+
+
+def recut(chunker: Chunker, reading: Reading) -> Iterator[Cut]:
+    """Cuts what is read, block by block; what is left in the chunker at the end is for the caller to take."""
+    current = None
+    for source, block in reading.blocks():
+        if source is not current:
+            chunker.begin(source.name)
+            current = source
+        yield chunker.end() if block is None else chunker.feed(block)
 
 
 class Recut:
@@ -97,29 +106,13 @@ class Recut:
                     f"{source.name} has another size or time than when the run began. What follows tells whether its "
                     f"ids are the same."
                 )
-            chunker.begin(source.name)
-            try:
-                for block in source.blocks(progress):
-                    cut = chunker.feed(block)
-                    self._invalid.expect(cut.invalid)
-                    yield from cut.chunks
-            except SourceError as error:
-                if self._run.source_finished:
-                    raise
-                # As for the run itself: what stands before the break is good, and nothing behind it was planned.
-                self.broke_off = True
-                self._findings.note(str(error))
-                return
-            if source.spooled_bytes is not None and not source.complete:
-                # What stands last in the copy may be half an id, and no source behind it was read yet.
-                self.broke_off = True
-                self._findings.note(
-                    f"Of {source.name} only the {source.spooled_bytes:,} bytes kept so far are known."
-                )
-                return
-            cut = chunker.end()
+        reading = Reading(self._sources, finished=self._run.source_finished, progress=progress)
+        for cut in recut(chunker, reading):
             self._invalid.expect(cut.invalid)
             yield from cut.chunks
+        if reading.broke_off is not None:
+            self.broke_off = True
+            self._findings.note(reading.broke_off)
 
     def _compare(self, chunk: Chunk, row: ChunkRecord | None) -> None:
         if row is None:

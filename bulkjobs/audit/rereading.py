@@ -16,7 +16,7 @@ from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.sources import FileSource
 
-__all__ = ["RecordedSource", "recorded_sources"]
+__all__ = ["Reading", "RecordedSource", "recorded_sources"]
 
 _BLOCK_BYTES: Final = 256 * 1024
 _TELL_BYTES: Final = 64 * 1024 * 1024
@@ -55,6 +55,43 @@ class RecordedSource:
                 if progress is not None and passed - told >= _TELL_BYTES:
                     told = passed
                     progress(f"{self.name}: {passed >> 20:,} MiB read")
+
+
+class Reading:
+    """Reads sources one after the other, as far as they are known to be good."""
+
+    def __init__(
+        self, sources: Sequence[RecordedSource], *, finished: bool, progress: Progress | None = None
+    ) -> None:
+        """Makes it; `finished` says that the run has read all of them to their end."""
+        self._sources = sources
+        self._finished = finished
+        self._progress = progress
+        self.broke_off: str | None = None
+        """Why not everything could be read, as for the run itself; None when it was."""
+
+    def blocks(self) -> Iterator[tuple[RecordedSource, bytes | None]]:
+        """Gives the blocks of each source, and None at the end of each that was read whole.
+
+        Raises:
+            SourceError: a source of which everything was read before cannot be read now.
+        """
+        for source in self._sources:
+            try:
+                for block in source.blocks(self._progress):
+                    yield source, block
+            except SourceError as error:
+                if self._finished:
+                    raise
+                self.broke_off = str(error)  # what stands before the break is good
+                return
+            if source.spooled_bytes is not None and not source.complete:
+                # What stands last in the copy may be half an id, and no source behind it was read yet.
+                self.broke_off = (
+                    f"Of {source.name} only the {source.spooled_bytes:,} bytes kept so far are known."
+                )
+                return
+            yield source, None
 
 
 def recorded_sources(

@@ -10,6 +10,7 @@ import typer
 from bulkjobs import __version__
 from bulkjobs.cli.audit import audit
 from bulkjobs.cli.demo import demo
+from bulkjobs.cli.explain import explain
 from bulkjobs.cli.options import EPILOG, with_options
 from bulkjobs.cli.simulate import simulate
 from bulkjobs.cli.status import status
@@ -48,6 +49,7 @@ app.command(epilog=EPILOG)(with_options(submit))
 app.command(epilog=EPILOG)(with_options(resume, without={"run"}))
 app.command()(status)
 app.command()(audit)
+app.command()(explain)
 app.command()(simulate)
 app.command()(demo)
 
