@@ -3,8 +3,11 @@
 Rules of this file:
 
 - It is the only user of the aiohttp client, and it decides nothing: what evidence means is `verdict`'s.
-- A request is sent once. aiohttp repeats some requests by itself when a reused connection breaks; the hook
-  in front of the first byte stops that, for every method and whatever a later version may repeat.
+- A request is sent once. aiohttp repeats some requests by itself when a reused connection breaks; the connector
+  stops that, for every method and whatever a later version may repeat.
+- An answer counts only if it came after the question. aiohttp gives a request whatever stands in the
+  connection's buffer, such as a second answer to the request before; a 429 of that kind would be taken for
+  proof that nothing happened, and the ids paid twice. So a connection must be silent up to the first byte.
 - Redirects are never followed: aiohttp would carry the access token to another host.
 - No secret leaves through an error's text or an echoed answer. aiohttp's errors show whole addresses in
   their `str` and the headers in their `repr`.
@@ -12,7 +15,9 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
@@ -22,7 +27,8 @@ from yarl import URL
 
 from bulkjobs.errors import InternalError
 from bulkjobs.model import Evidence, Phase, Request
-from bulkjobs.wire.answer import ANSWER_CAP_BYTES, printable
+from bulkjobs.wire.answer import ANSWER_CAP_BYTES
+from bulkjobs.wire.fields import printable
 from bulkjobs.wire.request import secrets_of
 
 if TYPE_CHECKING:
@@ -30,13 +36,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import SimpleNamespace, TracebackType
 
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
     from bulkjobs.ports import Clock
 
 __all__ = ["HttpTransport"]
 
 _KEEP_ALIVE_S: Final = 1.0
 """An idle connection that the server is about to close turns the next submission into an unknown outcome.
-Servers close after 5 s and more, so one that was used within the last second is still good."""
+Servers close after 5 s and more, so one that was used within the last second is still good. If it is not, the look
+before the first byte finds that out, unless the end of the connection is still on its way."""
+
+_LOOKS: Final = 2
+"""Turns of the loop before a connection is looked at: one polls the sockets, the next runs what that found. So what
+has reached this machine by then is seen; what is still on its way cannot be."""
 
 _MAX_ERROR_TEXT: Final = 300
 _MAX_HEADER_TEXT: Final = 200
@@ -54,19 +68,47 @@ class _Trail:
     """Is how far one request got. aiohttp's hooks write it, also when the request ends in an exception."""
 
     before_first_byte: Callable[[], Awaitable[None]] | None
+    clock: Clock
     phase: Phase = Phase.STARTED
+    connection: Connection | None = None
     reused: bool | None = None
     hook_error: Exception | None = None
+    sent_utc: float | None = None
+    answered_utc: float | None = None
     status: int | None = None
     retry_after: str | None = None
     content_type: str | None = None
     body: bytearray = field(default_factory=bytearray)
+    read_bytes: int = 0
     cut: bool = False
     error: str | None = None
 
     def reached(self, phase: Phase) -> None:
-        # Never backwards: after a repetition was stopped, bytes of the first try have still left.
         self.phase = max(self.phase, phase)
+
+
+_TRAIL: Final[ContextVar[_Trail]] = ContextVar("_TRAIL")
+"""The trail of the request that the running task makes: aiohttp's hooks do not tell the connection."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives a request one connection to be sent on, none that spoke unasked since its last use, and notes which."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
+    ) -> Connection:
+        trail = _TRAIL.get()
+        if trail.phase >= Phase.HEADERS_SENT:
+            raise _StoppedError("the connection broke before the answer, and the request is not repeated")
+        while True:
+            trail.connection = await super().connect(req, traces, timeout)
+            # A fresh one that speaks at once is met before the first byte; to go on here would be a loop of connects.
+            if not trail.reused or _unusable(trail.connection) is None:
+                return trail.connection
+            trail.connection.close()
 
 
 class HttpTransport:
@@ -96,7 +138,8 @@ class HttpTransport:
             ssl_context: for a private certificate authority; None takes the system's.
         """
         self._connections = connections
-        # No `sock_read`: it could only turn a slow answer into an unknown outcome sooner.
+        # `total` alone bounds a server that reads no further or drips its answer. No `sock_read`: it could only
+        # turn a slow answer into an unknown outcome sooner. Above 5 s aiohttp rounds up to a whole second.
         self._timeout = aiohttp.ClientTimeout(
             total=request_timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s
         )
@@ -106,7 +149,7 @@ class HttpTransport:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=self._connections,
                 keepalive_timeout=_KEEP_ALIVE_S,
                 ssl=True if self._ssl_context is None else self._ssl_context,
@@ -148,13 +191,17 @@ class HttpTransport:
         """
         if self._session is None:
             raise InternalError("A request was made outside `async with HttpTransport(...)`.")
-        trail = _Trail(before_first_byte)
+        trail = _Trail(before_first_byte, self._clock)
         secrets = secrets_of(request)
         started_utc = self._clock.utc()
+        outer = _TRAIL.set(trail)
         try:
             await self._exchange(self._session, request, trail)
         except Exception as exc:  # noqa: BLE001 - a strange answer must not stop a run of days: it is evidence
             trail.error = _described(exc, secrets)
+        finally:
+            _TRAIL.reset(outer)
+            trail.connection = None
         if trail.hook_error is not None:
             # Raised here, so that aiohttp's wrapping and its context stay out of the traceback.
             raise trail.hook_error
@@ -169,9 +216,14 @@ class HttpTransport:
             body_cut=trail.cut,
             error=trail.error,
             connection_reused=trail.reused,
+            answer_bytes=trail.read_bytes,
+            sent_utc=trail.sent_utc,
+            answered_utc=trail.answered_utc,
         )
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request, trail: _Trail) -> None:
+        # No `Expect: 100-continue`, although a refusal would then cost no body: a server that does not know it lets
+        # the request wait for the time-out. An early refusal mostly arrives all the same (`test_evidence.py`).
         async with session.request(
             request.method,
             URL(request.url, encoded=True),
@@ -180,12 +232,14 @@ class HttpTransport:
             allow_redirects=False,
             trace_request_ctx=trail,
         ) as answer:
+            trail.answered_utc = self._clock.utc()
             trail.reached(Phase.STATUS_READ)
             trail.status = answer.status
             trail.retry_after = _header(answer, "Retry-After")
             trail.content_type = _header(answer, "Content-Type")
             cap = ANSWER_CAP_BYTES[request.kind]
             async for block in answer.content.iter_any():
+                trail.read_bytes += len(block)
                 trail.body += block
                 if len(trail.body) > cap:
                     del trail.body[cap:]
@@ -225,17 +279,22 @@ async def _on_headers(
     """Runs, despite its name, before anything is written.
 
     `StreamWriter.write_headers` (aiohttp 3.14.5, http_writer.py) awaits this and only then puts the headers
-    into its own buffer, which goes out with the first bytes of the body. A test holds that.
+    into its own buffer, which goes out with the first bytes of the body. A test holds that. aiohttp's count of
+    uploaded bytes would be no such proof: it can stay 0 although the server got some.
     """
     trail: _Trail = context.trace_request_ctx
-    if trail.phase >= Phase.HEADERS_SENT:
-        raise _StoppedError("the connection broke before the answer, and the request is not repeated")
     if trail.before_first_byte is not None:
         try:
             await trail.before_first_byte()
         except Exception as exc:  # noqa: BLE001 - `request` raises it again
             trail.hook_error = exc
             raise _StoppedError from None
+    for _ in range(_LOOKS):
+        await asyncio.sleep(0)
+    if flaw := _unusable(trail.connection):
+        # The hook takes a sync of the disk. Whoever closed the connection meanwhile has not seen this request.
+        raise _StoppedError(flaw)
+    trail.sent_utc = trail.clock.utc()
     trail.reached(Phase.HEADERS_SENT)
 
 
@@ -245,6 +304,16 @@ async def _on_chunk(
     # A body of bytes is one piece. It goes to the socket next; that does not prove that it arrives.
     trail: _Trail = context.trace_request_ctx
     trail.reached(Phase.BODY_SENT)
+
+
+def _unusable(connection: Connection | None) -> str | None:
+    """Says why a request must not go out on a connection, or gives None if nothing speaks against it."""
+    protocol = None if connection is None else connection.protocol
+    if protocol is None or not protocol.is_connected():
+        return "the server closed the connection before anything was sent"
+    if protocol.should_close:  # something came that no request has asked for
+        return "the server spoke before it was asked, so its answer could not be told from an older one"
+    return None
 
 
 def _header(answer: aiohttp.ClientResponse, name: str) -> str | None:
@@ -257,6 +326,8 @@ def _described(exc: Exception, secrets: tuple[str, ...]) -> str:
     match exc:
         case aiohttp.InvalidURL():
             text = "the address cannot be used"
+        case _StoppedError():
+            return str(exc)
         case aiohttp.ClientResponseError():
             text = exc.message  # its `str` would add the address
         case _:

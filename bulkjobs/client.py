@@ -15,6 +15,7 @@ from bulkjobs.events import Observer
 from bulkjobs.exits import Exit
 from bulkjobs.model import JobRecord, RunSummary
 from bulkjobs.ports import Clock, Sink, Source, Transport
+from bulkjobs.reconciler import Orders
 from bulkjobs.rundir import RunDir, default_run_dir
 from bulkjobs.settings import Settings
 from bulkjobs.sinks import SinkLike, open_sink
@@ -124,6 +125,28 @@ class Client:
         engine = self._begin(sources, [open_sink(one) for one in extra], default=not extra)
         try:
             self._summary = await engine.run()
+        finally:
+            self._engine = None
+        return self._summary
+
+    async def reconcile(self, orders: Orders | None = None) -> RunSummary:
+        """Settles held chunks and submits nothing; what is proved to have no job goes out with the next `run`.
+
+        Args:
+            orders: what a person decided; None compares every held chunk with the server's list of jobs, which takes
+                at least two times `settle_s`.
+
+        Returns:
+            The summary.
+
+        Raises:
+            ConfigError: there is no run, or settings and run do not belong together.
+            SourceError: the sources that the run recorded cannot be opened again.
+            LedgerError: as `run`.
+        """
+        engine = self._begin((), [], default=True)
+        try:
+            self._summary = await engine.settle(orders or Orders())
         finally:
             self._engine = None
         return self._summary

@@ -50,14 +50,14 @@ class Delivery:
         now = {sink.name: await sink.open(known.get(sink.name), coming) for sink in self._sinks}
         # A sink that is new to the run begins where it stands: noted before anything is written behind it.
         await self._ledger.deliver([], now)
-        await self._hand_on_backlog()
+        await self.hand_on_backlog()
 
     async def run(self, records: Channel[JobRecord]) -> None:
         """Hands on what comes through the channel until it ends."""
         try:
             async for record in records:
                 await self._write([record, *records.receive_waiting()])
-            await self._hand_on_backlog()  # what a worker that was cancelled could not hand on itself
+            await self.hand_on_backlog()  # what a worker that was cancelled could not hand on itself
         except SinkError as error:
             self._on_failure(error)
             async for _ in records:
@@ -69,7 +69,12 @@ class Delivery:
             for sink in self._sinks:
                 stack.push_async_callback(sink.close)
 
-    async def _hand_on_backlog(self) -> None:
+    async def hand_on_backlog(self) -> None:
+        """Hands on what the ledger knows to be accepted and not delivered.
+
+        Raises:
+            SinkError: a sink does not take it.
+        """
         async for backlog in self._backlog():
             await self._write(backlog)
 

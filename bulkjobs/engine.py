@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from bulkjobs.account.auth import Authenticator, authenticator_from, check_credentials
-from bulkjobs.account.gate import Gate
-from bulkjobs.api import HttpTransport
+from bulkjobs.access import Access, open_access
+from bulkjobs.account.auth import check_credentials
 from bulkjobs.channel import Channel
 from bulkjobs.chunking import Chunker
 from bulkjobs.delivery import Delivery
@@ -29,25 +29,26 @@ from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, Run
 from bulkjobs.exits import Exit, exit_code
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
-from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, OpenJob, RunRow, summarise
+from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
 from bulkjobs.opening import is_settled, open_run, open_run_sources
 from bulkjobs.ports import Clock, Sink, Source, Transport
+from bulkjobs.reconciler import Orders, Reconciler
 from bulkjobs.reports import write_reports
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Settings
 from bulkjobs.sinks.stream import LoopLeft
-from bulkjobs.throttle import GRACE_S, Throttle
-from bulkjobs.tracker import Tracker
 from bulkjobs.worker import Submission, Worker
 
 __all__ = ["Engine"]
 
-_SPARE_CONNECTIONS: Final = 8
-"""Beside the workers': status requests and logins never wait for a connection."""
 _RECORDS_WAITING: Final = 1_024
 _INTAKE_GRACE_S: Final = 1.0
 """Lets a thread of the intake finish with its file, which cancelling would close under it."""
+_MOST_PASSES: Final = 3
+"""Of settling and sending again within one session: a server that loses every answer is not fed for ever."""
+
+_T = TypeVar("_T")
 
 
 class Engine:
@@ -120,22 +121,41 @@ class Engine:
                     f"There is no run in {self._run_dir.path} to resume. Name the sources to begin one."
                 )
             check_credentials(self._settings)  # before a folder is made for a run that cannot begin
+        return await self._session(self._work, held_too=self._reconciles)
+
+    async def settle(self, orders: Orders) -> RunSummary:
+        """Settles held chunks and sends nothing: as a person orders, or else as far as the server's jobs tell.
+
+        Raises:
+            ConfigError: there is no run, or an order cannot be carried out; nothing was changed.
+            As `run`, besides.
+        """
+        if not (self._run_dir.path / DATABASE_NAME).exists():
+            raise ConfigError(f"There is no run in {self._run_dir.path}.")
+        return await self._session(partial(self._settle, orders), held_too=True)
+
+    @property
+    def _reconciles(self) -> bool:
+        return self._settings.on_unknown == "reconcile"
+
+    async def _session(self, work: _Work, *, held_too: bool) -> RunSummary:
         async with await Ledger.open(self._run_dir.path, clock=self._clock) as ledger:
             run, resumed = await open_run(ledger, self._run_dir, self._identity())
-            opened = await open_run_sources(ledger, self._run_dir, self._sources)
+            opened = await open_run_sources(ledger, self._run_dir, self._sources, held_too=held_too)
             if resumed and opened.doubts:
                 await self._intake(opened.sources, ledger).verify(opened.doubts)
-            if resumed and await is_settled(ledger):
+            if resumed and await is_settled(ledger, held_too=held_too):
                 self._emit(RunFinishedBefore(run_id=run.run_id, run_dir=str(self._run_dir.path)))
                 return await self._report(ledger, run, [])
             held = await ledger.begin_session()
+            began_utc = self._clock.utc()
             self._emit(
                 RunStarted(
                     run_id=run.run_id, run_dir=str(self._run_dir.path), resumed=resumed, held_at_start=held
                 )
             )
             try:
-                await self._work(ledger, run, opened.sources, probe=held > 0)
+                await self._connected(work, ledger, run, opened.sources, held=held, began_utc=began_utc)
             except (SourceError, ConfigError) as error:
                 self._halt.pull(Exit.USAGE, str(error))
             except AuthError as error:
@@ -162,13 +182,92 @@ class Engine:
 
     # Working
 
-    async def _work(self, ledger: Ledger, run: RunRow, sources: Sequence[Source], *, probe: bool) -> None:
+    async def _connected(
+        self,
+        work: _Work,
+        ledger: Ledger,
+        run: RunRow,
+        sources: Sequence[Source],
+        *,
+        held: int,
+        began_utc: float,
+    ) -> None:
+        """Opens sinks and the way to the server, and lets the work be done."""
         delivery = Delivery(ledger, self._sinks, on_failure=self._on_sink_failure)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(delivery.close)
             await delivery.open()
-            account = await stack.enter_async_context(self._account(ledger, probe=probe))
-            await self._let_stages_work(ledger, run, self._intake(sources, ledger), delivery, account)
+            access = await stack.enter_async_context(
+                open_access(
+                    self._settings,
+                    self._endpoint,
+                    ledger,
+                    transport=self._transport,
+                    clock=self._clock,
+                    halt=self._halt,
+                    emit=self._emit,
+                    probe=held > 0,
+                )
+            )
+            await work(
+                _Session(
+                    ledger=ledger,
+                    run=run,
+                    sources=sources,
+                    delivery=delivery,
+                    access=access,
+                    began_utc=began_utc,
+                )
+            )
+
+    async def _work(self, session: _Session) -> None:
+        """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""
+        if self._reconciles and session.run.baseline_utc is None and await session.ledger.is_untouched():
+            await self._unless_halted(self._reconciler(session).take_baseline())
+        await self._let_stages_work(session)
+        for _ in range(_MOST_PASSES):
+            if not self._reconciles or self._halt.pulled:
+                break
+            if not await self._unless_halted(self._reconciler(session).run(session.began_utc)):
+                break
+            await self._let_stages_work(session)
+        await session.delivery.hand_on_backlog()
+
+    async def _settle(self, orders: Orders, session: _Session) -> None:
+        reconciler = self._reconciler(session, orders)
+        if orders.by_person:
+            await self._unless_halted(reconciler.obey(orders))
+        else:
+            await self._unless_halted(reconciler.run(session.began_utc))
+        await session.delivery.hand_on_backlog()
+
+    async def _unless_halted(self, main: Coroutine[Any, Any, _T]) -> _T | None:
+        """Waits for what only asks the server: when sending ends, an answer is not worth waiting for."""
+        async with _first_error(), asyncio.TaskGroup() as group:
+            task = group.create_task(main)
+
+            def leave(_reason: str) -> None:
+                task.cancel()
+
+            self._halt.on_pull(leave)
+            if self._halt.pulled:
+                task.cancel()
+            self._working = []
+        return None if task.cancelled() else task.result()
+
+    def _reconciler(self, session: _Session, orders: Orders | None = None) -> Reconciler:
+        return Reconciler(
+            session.access.reader,
+            session.ledger,
+            bodies=self._intake(session.sources, session.ledger).bodies,
+            settle_s=self._settings.settle_s,
+            request_timeout_s=self._settings.request_timeout_s,
+            exclusive=self._settings.exclusive,
+            clock=self._clock,
+            halt=self._halt,
+            emit=self._emit,
+            calls=() if orders is None else orders.calls,
+        )
 
     def _intake(self, sources: Sequence[Source], ledger: Ledger) -> Intake:
         chunker = Chunker(self._chunk_size, dedupe=self._settings.dedupe)
@@ -176,100 +275,23 @@ class Engine:
             sources, chunker, ledger, invalid_path=self._run_dir.invalid, halt=self._halt, emit=self._emit
         )
 
-    @asynccontextmanager
-    async def _account(self, ledger: Ledger, *, probe: bool) -> AsyncIterator[_Account]:
-        """Opens the way to the server, with everything the ledger knows of the account."""
-        settings = self._settings
-        gate, open_jobs = await self._gate(ledger, probe=probe)
-        async with AsyncExitStack() as stack:
-            transport = self._transport
-            if transport is None:
-                transport = await stack.enter_async_context(
-                    HttpTransport(
-                        connections=settings.workers + _SPARE_CONNECTIONS,
-                        request_timeout_s=settings.request_timeout_s,
-                        connect_timeout_s=settings.connect_timeout_s,
-                        clock=self._clock,
-                    )
-                )
-            auth = authenticator_from(
-                settings,
-                gate=gate,
-                transport=transport,
-                request_log=ledger,
-                observer=self._emit,
-                clock=self._clock,
-            )
-            tracker = None
-            if settings.max_active_jobs is not None:
-                tracker = self._tracker(ledger, gate, auth, transport)
-                tracker.resume(open_jobs)
-            yield _Account(gate=gate, auth=auth, transport=transport, tracker=tracker)
-
-    async def _gate(self, ledger: Ledger, *, probe: bool) -> tuple[Gate, list[OpenJob]]:
-        """Makes the gate as the last session left it; `probe`: its first request goes alone."""
-        settings = self._settings
-        throttle = Throttle(
-            rate=settings.rate,
-            lockout_s=settings.effective_lockout_s,
-            max_active_jobs=settings.max_active_jobs,
-        )
-        gate = Gate(
-            throttle,
-            pace=settings.effective_pace,
-            clock=self._clock,
-            observer=self._emit,
-            on_lockout=ledger.lockout,
-            on_limit=ledger.learn_limit,
-        )
-        window_s = settings.rate.period_s if settings.rate is not None else 0.0
-        # What began, or ended, longer ago than this cannot count any more.
-        counts_s = window_s + settings.request_timeout_s + GRACE_S
-        state = await ledger.account_state(self._clock.utc() - counts_s)
-        locked_until_utc = state.locked_until_utc
-        if probe:
-            # One of the answers that died with the process may have been a lock-out: one request finds out.
-            locked_until_utc = max(locked_until_utc or 0.0, self._clock.utc())
-        gate.restore(
-            history_utc=state.history,
-            locked_until_utc=locked_until_utc,
-            learned_limit=state.learned_limit,
-            open_jobs=[job.job_id for job in state.open_jobs],
-        )
-        return gate, state.open_jobs
-
-    def _tracker(self, ledger: Ledger, gate: Gate, auth: Authenticator, transport: Transport) -> Tracker:
-        return Tracker(
-            self._endpoint,
-            base_url=self._settings.base_url,
-            accept=self._settings.accept,
-            poll_s=self._settings.poll_s,
-            gate=gate,
-            auth=auth,
-            transport=transport,
-            ledger=ledger,
-            clock=self._clock,
-            halt=self._halt,
-            emit=self._emit,
-        )
-
-    async def _let_stages_work(
-        self, ledger: Ledger, run: RunRow, intake: Intake, delivery: Delivery, account: _Account
-    ) -> None:
+    async def _let_stages_work(self, session: _Session) -> None:
+        access, delivery = session.access, session.delivery
+        intake = self._intake(session.sources, session.ledger)
         chunks: Channel[Planned] = Channel(self._settings.workers)
         records: Channel[JobRecord] = Channel(_RECORDS_WAITING)
 
         def stop_sending(_reason: str) -> None:
-            account.gate.stop_submits()
+            access.gate.stop_submits()
             chunks.abort()
 
         self._halt.on_pull(stop_sending)
         if self._halt.pulled:
             stop_sending("")
-        worker = self._worker(ledger, run, account, records)
+        worker = self._worker(session, records)
         async with _first_error(), asyncio.TaskGroup() as group:
             delivering = group.create_task(delivery.run(records))
-            tracking = None if account.tracker is None else group.create_task(account.tracker.run())
+            tracking = None if access.tracker is None else group.create_task(access.tracker.run())
             self._working = [group.create_task(worker.run(chunks)) for _ in range(self._settings.workers)]
             taking = group.create_task(self._take_in(intake, chunks))
             await asyncio.wait(self._working)
@@ -280,7 +302,6 @@ class Engine:
                 tracking.cancel()
             records.close()
             await delivering
-        account.gate.close()
 
     async def _take_in(self, intake: Intake, chunks: Channel[Planned]) -> None:
         """Reads the sources. What can no longer be read ends the reading, not the sending of what was read."""
@@ -292,7 +313,8 @@ class Engine:
         except SinkError as error:
             self._halt.pull(Exit.STORAGE, str(error))
 
-    def _worker(self, ledger: Ledger, run: RunRow, account: _Account, records: Channel[JobRecord]) -> Worker:
+    def _worker(self, session: _Session, records: Channel[JobRecord]) -> Worker:
+        access, run = session.access, session.run
         submission = Submission(
             run_id=run.run_id,
             endpoint=self._endpoint,
@@ -303,15 +325,15 @@ class Engine:
         )
         return Worker(
             submission,
-            gate=account.gate,
-            auth=account.auth,
-            transport=account.transport,
-            ledger=ledger,
+            gate=access.gate,
+            auth=access.auth,
+            transport=access.transport,
+            ledger=session.ledger,
             run_dir=self._run_dir,
             clock=self._clock,
             halt=self._halt,
             emit=self._emit,
-            on_job=account.tracker.add if account.tracker is not None else _ignore,
+            on_job=access.tracker.add if access.tracker is not None else _ignore,
             records=records,
             jitter=self._jitter,
             bisect=self._settings.bisect,
@@ -345,13 +367,18 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Account:
-    """Holds what stands between the stages and the server."""
+class _Session:
+    """Holds what one session works with."""
 
-    gate: Gate
-    auth: Authenticator
-    transport: Transport
-    tracker: Tracker | None
+    ledger: Ledger
+    run: RunRow
+    sources: Sequence[Source]
+    delivery: Delivery
+    access: Access
+    began_utc: float
+
+
+_Work = Callable[[_Session], Awaitable[None]]
 
 
 def _exit_code(ledger: Ledger, run: RunRow, counts: Counts, stops: Sequence[Exit]) -> int:

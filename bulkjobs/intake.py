@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, closing, nullcontext
+from contextlib import aclosing, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from bulkjobs.chunking import Chunker, Cut
 from bulkjobs.errors import InternalError, SinkError, SourceChanged, SourceError
 from bulkjobs.events import ChunkPlanned, Event, SourceProgress
 from bulkjobs.halt import Halt
-from bulkjobs.ledger import ChunkRow, Ledger
+from bulkjobs.ledger import ChunkRow, Ledger, VerdictRow
 from bulkjobs.model import Chunk, ChunkState, InvalidId, Tally
 from bulkjobs.ports import Source
 from bulkjobs.rundir import write_all
@@ -139,6 +139,42 @@ class Intake:
                 f"invalid and {before.duplicate} duplicate ids, now {now.invalid} and {now.duplicate}. Start another "
                 f"run with --run. " + " ".join(doubts)
             )
+
+    async def bodies(self, rows: Sequence[VerdictRow]) -> dict[int, bytes]:
+        """Reads the sources for the bodies of some chunks.
+
+        Returns:
+            By chunk. Not all of them, if sending ends meanwhile.
+
+        Raises:
+            SourceError: a source cannot be read.
+            SourceChanged: a chunk is no longer what was planned, or not there.
+        """
+        found: dict[int, bytes] = {}
+        with suppress(_HaltedError):
+            await self._find(rows, found)
+        return found
+
+    async def _find(self, rows: Sequence[VerdictRow], found: dict[int, bytes]) -> None:
+        wanted: dict[int, list[VerdictRow]] = {}
+        for row in rows:
+            wanted.setdefault(row.chunk if row.parent is None else row.parent, []).append(row)
+        async with aclosing(self._chunks(None)) as chunks:
+            async for chunk in chunks:
+                for row in wanted.pop(chunk.ordinal, ()):
+                    body = chunk.body if row.parent is None else part_body(chunk.body, row.first, row.ids)
+                    if hashlib.sha256(body).hexdigest() != row.digest:
+                        raise SourceChanged(
+                            f"{chunk.source} changed since the run began: chunk {row.chunk} (line {row.line}) is not "
+                            f"what was planned. Put the source back as it was."
+                        )
+                    found[row.chunk] = body
+                if not wanted:
+                    return
+        raise SourceChanged(
+            f"{_named(self._sources)} has fewer ids than when the run began: chunk {min(wanted)} is missing. Put it "
+            f"back as it was."
+        )
 
     async def _chunks(self, report: _InvalidReport | None) -> AsyncGenerator[Chunk, None]:
         for position, source in enumerate(self._sources):

@@ -68,13 +68,16 @@ async def open_run(ledger: Ledger, run_dir: RunDir, identity: Mapping[str, objec
     return ledger.run, True
 
 
-async def open_run_sources(ledger: Ledger, run_dir: RunDir, given: Sequence[Source]) -> OpenedSources:
+async def open_run_sources(
+    ledger: Ledger, run_dir: RunDir, given: Sequence[Source], *, held_too: bool
+) -> OpenedSources:
     """Records the sources of a new run, or matches those given with those recorded.
 
     Args:
         ledger: of a run that exists.
         run_dir: where copies of sources that cannot be read twice are.
         given: the sources of this session; none to open again what the run recorded.
+        held_too: this session is to settle held chunks, for which it needs their ids.
 
     Raises:
         ConfigError: these are not the sources of the run.
@@ -91,7 +94,7 @@ async def open_run_sources(ledger: Ledger, run_dir: RunDir, given: Sequence[Sour
     opened: Sequence[Source | None] = given
     if not given:
         # Once everything is settled a file may be gone: nobody asks for it.
-        opened = [] if await is_settled(ledger) else [_reopen(row) for row in known]
+        opened = [] if await is_settled(ledger, held_too=held_too) else [_reopen(row) for row in known]
     elif [row.name for row in known] != [source.name for source in given]:
         raise ConfigError(
             f"The run in {run_dir.path} was begun with {_names(known)}, not {_names(given)}. Give "
@@ -107,11 +110,13 @@ async def open_run_sources(ledger: Ledger, run_dir: RunDir, given: Sequence[Sour
     )
 
 
-async def is_settled(ledger: Ledger) -> bool:
-    """Tells whether nothing is left to do for a run, here or at any sink."""
+async def is_settled(ledger: Ledger, *, held_too: bool) -> bool:
+    """Tells whether nothing is left to do for a run or a sink; `held_too`: held chunks are left to be settled."""
     if ledger.run is None or not ledger.run.source_finished:
         return False
-    unsettled = (ChunkState.PLANNED, ChunkState.SENDING, ChunkState.ACCEPTED)
+    unsettled = [ChunkState.PLANNED, ChunkState.SENDING, ChunkState.ACCEPTED]
+    if held_too:
+        unsettled.append(ChunkState.HELD)
     return not any([await ledger.last_ordinal(state) for state in unsettled])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -23,7 +24,7 @@ async def write_reports(run_dir: RunDir, ledger: Ledger, summary: RunSummary) ->
     Raises:
         OSError: a file cannot be written; those before it are.
     """
-    held = [_held_line(row) async for row in _all(ledger.held)]
+    held = [_held_line(row, run_dir) async for row in _all(ledger.held)]
     refused = [row async for row in _all(ledger.refused)]
     lines = [_refused_line(row, run_dir) for row in refused]
     await asyncio.to_thread(_write, run_dir, summary, held, lines, {row.chunk for row in refused})
@@ -46,7 +47,12 @@ def _write(
     run_dir.write(run_dir.summary, text)
 
 
-def _held_line(row: VerdictRow) -> bytes:
+def _time(utc: float | None) -> str | None:
+    return None if utc is None else timestamp(utc)
+
+
+def _held_line(row: VerdictRow, run_dir: RunDir) -> bytes:
+    name = shlex.quote(str(run_dir.path))
     line = {
         "chunk": row.chunk,
         "digest": row.digest,
@@ -58,12 +64,19 @@ def _held_line(row: VerdictRow) -> bytes:
         "attempt": row.attempt,
         "reason": row.reason,
         "started_at": timestamp(row.started_utc),
-        "ended_at": None if row.ended_utc is None else timestamp(row.ended_utc),
+        "sent_at": _time(row.sent_utc),
+        "answered_at": _time(row.answered_utc),
+        "ended_at": _time(row.ended_utc),
         "phase": None if row.phase is None else Phase(row.phase).name.lower(),
         "http_status": row.status,
         "error": row.error,
         "answer": row.body.decode("utf-8", "backslashreplace"),
+        "answer_bytes": row.answer_bytes,
+        "connection": None if row.connection_reused is None else "reused" if row.connection_reused else "new",
         "job_hint": row.job_hint,
+        "finding": row.finding,
+        "adopt": f"bulkjobs reconcile {name} --adopt {row.chunk}=JOB",
+        "resubmit": f"bulkjobs reconcile {name} --resubmit {row.chunk}",
     }
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 

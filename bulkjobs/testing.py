@@ -173,10 +173,18 @@ class FakeTransport:
             if before_first_byte is not None:
                 await before_first_byte()
             self.requests.append(request)
+            sent_utc = self._clock.utc()
             evidence = await _settled(self._handler(request))
         else:
-            evidence = failure
-        return dataclasses.replace(evidence, started_utc=started_utc, ended_utc=self._clock.utc())
+            sent_utc, evidence = None, failure
+        ended_utc = self._clock.utc()
+        return dataclasses.replace(
+            evidence,
+            started_utc=started_utc,
+            ended_utc=ended_utc,
+            sent_utc=sent_utc,
+            answered_utc=None if evidence.status is None else ended_utc,
+        )
 
 
 def answered(
@@ -192,6 +200,7 @@ def answered(
         content_type=content_type,
         body=body,
         connection_reused=False,
+        answer_bytes=len(body),
     )
 
 

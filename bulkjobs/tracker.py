@@ -96,6 +96,9 @@ class Tracker:
             job_id = await self._next_due()
             try:
                 await self._poll(job_id)
+            except asyncio.CancelledError:
+                self._schedule(job_id, 0.0)  # for when the tracker is run again
+                raise
             except GateStopped:
                 return
             except AuthError as error:

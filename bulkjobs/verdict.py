@@ -30,15 +30,9 @@ from bulkjobs.model import (
     Unknown,
     Verdict,
 )
-from bulkjobs.wire.answer import (
-    ErrorAnswer,
-    MalformedAnswer,
-    find_job_hint,
-    parse_error,
-    parse_retry_after,
-    parse_submission,
-    printable,
-)
+from bulkjobs.wire.answer import ErrorAnswer, MalformedAnswer, find_job_hint, parse_error, parse_submission
+from bulkjobs.wire.fields import printable
+from bulkjobs.wire.times import parse_retry_after
 
 __all__ = ["judge"]
 

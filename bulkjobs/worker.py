@@ -9,7 +9,6 @@ was never sent or one whose outcome the ledger calls unknown.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from bulkjobs.model import (
     Unknown,
     Verdict,
 )
+from bulkjobs.nonce import nonce_of
 from bulkjobs.ports import Clock, Transport
 from bulkjobs.rundir import RunDir
 from bulkjobs.splitting import parts_of
@@ -74,12 +74,11 @@ class Submission:
     def webhook_of(self, chunk: int) -> str | None:
         """Gives the webhook address for a chunk: the caller's, with a nonce that nobody can guess.
 
-        A call that comes in on it belongs to this chunk, which is the best evidence there can be. The nonce
-        is derived, so it need not be stored with each chunk.
+        A call that comes in on it belongs to this chunk, which is the best evidence there can be.
         """
         if self.webhook is None:
             return None
-        nonce = hashlib.blake2b(str(chunk).encode(), key=self.nonce_key, digest_size=16).hexdigest()
+        nonce = nonce_of(self.nonce_key, chunk)
         return f"{self.webhook}{'&' if '?' in self.webhook else '?'}bulkjobs={nonce}"
 
 

@@ -1,12 +1,12 @@
-"""The transport against a raw server that misbehaves: whatever happens ends in true evidence."""
+"""The transport against a server of a few lines: what goes over the wire, when the hook runs, what nobody may read.
+
+What each fault on the wire proves stands in `test_evidence.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import gzip
-import inspect
 import socket
 import struct
 import traceback
@@ -15,44 +15,31 @@ from typing import Self
 
 import aiohttp
 import pytest
-import uvloop
+from support.faults import FaultProxy, Plan
+from support.loops import on_both_loops
+from support.sending import ANSWER, BODY, TOKEN, Hook, ask, submit, transport, unused_port
 
 from bulkjobs.api import HttpTransport, _without_secrets
-from bulkjobs.endpoints import ENDPOINTS
 from bulkjobs.errors import InternalError, LedgerError
-from bulkjobs.model import JobId, Phase, Request, RequestKind
+from bulkjobs.model import Phase, Request, RequestKind
+from bulkjobs.simulator import SimulatorServer
 from bulkjobs.verdict import judge
 from bulkjobs.wire.answer import ANSWER_CAP_BYTES
-from bulkjobs.wire.request import login_request, status_request, submit_request
+from bulkjobs.wire.request import login_request
 
-BODY = b"\n".join(b"%d" % number for number in range(10_000_000, 10_010_000))
-TOKEN = "CANARY/token+=="
 SECRET = "CANARY secret&"
+NO_ANSWER = (
+    "bad_chunk",
+    "fin_before_answer",
+    "garbage_status_line",
+    "header_flood",
+    "not_http",
+    "reset_after_head",
+    "reset_before_answer",
+    "reset_mid_body",
+    "stall_after_status_line",
+)
 WEBHOOK = "https://me.example/hook/CANARY-nonce"
-ANSWER = b'{"jobId":"v9qh2to86kg85s03trag","status":"accepted","type":"contacts"}'
-
-
-def on_both_loops(test):
-    """Runs a coroutine test on asyncio's loop and on uvloop, which differ in how connections end."""
-
-    @functools.wraps(test)
-    def run(loop_factory, **arguments):
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            problems = []
-            runner.get_loop().set_exception_handler(lambda _loop, context: problems.append(context))
-            runner.run(test(**arguments))
-        assert problems == []
-
-    parameters = [
-        inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY),
-        *inspect.signature(test).parameters.values(),
-    ]
-    run.__signature__ = inspect.Signature(
-        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    )
-    del run.__wrapped__
-    factories = [asyncio.new_event_loop, uvloop.new_event_loop]
-    return pytest.mark.parametrize("loop_factory", factories, ids=["asyncio", "uvloop"])(run)
 
 
 class Wire:
@@ -140,52 +127,10 @@ class RawServer:
         return f"http://127.0.0.1:{self.port}/api/v1"
 
 
-class Ticks:
-    """Is a wall clock that goes on by a second each time it is read."""
-
-    now = 0.0
-
-    def utc(self) -> float:
-        self.now += 1.0
-        return self.now
-
-
-def transport(**changes) -> HttpTransport:
-    options = {"connections": 4, "request_timeout_s": 20.0, "connect_timeout_s": 5.0, "clock": Ticks()}
-    return HttpTransport(**(options | changes))
-
-
 @contextlib.asynccontextmanager
 async def playing(script: Script, **options) -> AsyncIterator[tuple[RawServer, HttpTransport]]:
     async with RawServer(script) as server, transport(**options) as client:
         yield server, client
-
-
-def submit(base_url: str, body: bytes = BODY, webhook: str | None = None) -> Request:
-    return submit_request(
-        ENDPOINTS["contacts"], base_url=base_url, body=body, token=TOKEN, accept="json", webhook=webhook
-    )
-
-
-def ask(base_url: str) -> Request:
-    return status_request(
-        ENDPOINTS["contacts"], base_url=base_url, job_id=JobId("abc"), token=TOKEN, accept="json"
-    )
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Hook:
-    """Counts its calls."""
-
-    calls = 0
-
-    async def __call__(self) -> None:
-        self.calls += 1
 
 
 # What goes right
@@ -207,7 +152,9 @@ async def test_a_whole_answer_is_complete_evidence():
     assert (evidence.phase, evidence.status, evidence.body) == (Phase.COMPLETE, 200, ANSWER)
     assert (evidence.content_type, evidence.retry_after) == ("application/json", "7")
     assert (evidence.error, evidence.body_cut, evidence.connection_reused) == (None, False, False)
-    assert (evidence.started_utc, evidence.ended_utc) == (1.0, 2.0)
+    assert evidence.answer_bytes == len(ANSWER)
+    times = (evidence.started_utc, evidence.sent_utc, evidence.answered_utc, evidence.ended_utc)
+    assert times == (1.0, 2.0, 3.0, 4.0)
 
 
 @on_both_loops
@@ -279,16 +226,6 @@ async def test_cookies_are_not_kept():
 
 
 # Nothing was sent
-
-
-@on_both_loops
-async def test_a_refused_connection_sent_nothing():
-    hook = Hook()
-    async with transport() as client:
-        evidence = await client.request(submit(f"http://127.0.0.1:{unused_port()}"), before_first_byte=hook)
-    assert (evidence.phase, evidence.status, evidence.connection_reused) == (Phase.STARTED, None, None)
-    assert evidence.error.startswith("ClientConnectorError: ")
-    assert hook.calls == 0
 
 
 @on_both_loops
@@ -391,193 +328,21 @@ async def test_the_hook_runs_when_a_connection_stands_and_before_any_byte():
     assert evidence.status == 200
 
 
-# The outcome is unknown
-
-
-async def reset_after_headers(wire: Wire) -> None:
-    await wire.head()
-    wire.reset()
-
-
-async def reset_in_the_body(wire: Wire) -> None:
-    await wire.head()
-    await wire.reader.readexactly(20_000)
-    wire.reset()
-
-
-async def close_before_the_answer(wire: Wire) -> None:
-    await wire.request()
-
-
-async def garbage_status_line(wire: Wire) -> None:
-    await wire.request()
-    await wire.send(b"HTTP/9.9 what ever\r\n\r\n")
-
-
-async def not_http(wire: Wire) -> None:
-    await wire.request()
-    await wire.send(b"\x15\x03\x01\x00\x02\x02\x50" * 3)
-
-
-async def header_flood(wire: Wire) -> None:
-    await wire.request()
-    await wire.send(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1_000 + b"\r\n")
-
-
-async def status_line_then_nothing(wire: Wire) -> None:
-    await wire.request()
-    await wire.send(b"HTTP/1.1 200 OK\r\n")
-
-
-async def bad_chunk_with_the_head(wire: Wire) -> None:
-    await wire.request()
-    await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n" + ANSWER)
-
-
-NO_ANSWER = [
-    bad_chunk_with_the_head,
-    reset_after_headers,
-    reset_in_the_body,
-    close_before_the_answer,
-    garbage_status_line,
-    not_http,
-    header_flood,
-    status_line_then_nothing,
-]
-
-
-@on_both_loops
-@pytest.mark.parametrize("script", NO_ANSWER, ids=lambda script: script.__name__)
-async def test_a_submission_without_an_answer_was_sent_once_and_is_in_doubt(script):
-    """The status that aiohttp's parser puts into its own errors is not the server's."""
-    hook = Hook()
-    async with playing(script) as (server, client):
-        evidence = await client.request(submit(server.base_url, BODY * 10), before_first_byte=hook)
-    assert evidence.phase >= Phase.HEADERS_SENT
-    assert evidence.status is None
-    assert evidence.error
-    assert evidence.connection_reused is False
-    assert (hook.calls, len(server.heads)) == (1, 1)
-    assert type(judge(evidence)).__name__ == "Unknown"
+# What is kept of an answer
 
 
 @on_both_loops
 async def test_a_status_that_the_client_made_up_is_not_shown():
     """aiohttp prints `400` in front of what its own parser refuses."""
-    async with playing(garbage_status_line) as (server, client):
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(b"HTTP/9.9 what ever\r\n\r\n")
+
+    async with playing(script) as (server, client):
         evidence = await client.request(submit(server.base_url))
     assert evidence.error.startswith("ClientResponseError: ")
     assert "400" not in evidence.error
-
-
-@on_both_loops
-@pytest.mark.parametrize("make", [submit, ask])
-async def test_a_request_on_a_connection_gone_stale_is_not_repeated(make):
-    """aiohttp would repeat a GET by itself; that would be a request the account's window does not know of."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        await wire.answer()
-        await wire.request()
-
-    hook = Hook()
-    async with playing(script) as (server, client):
-        await client.request(make(server.base_url), before_first_byte=hook)
-        evidence = await client.request(make(server.base_url), before_first_byte=hook)
-    assert evidence.phase >= Phase.HEADERS_SENT
-    assert evidence.status is None
-    assert (hook.calls, len(server.heads)) == (2, 2)
-    assert (server.unread, evidence.error is None) == (b"", False)
-
-
-@on_both_loops
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Le"], ids=["silence", "half a head"])
-async def test_an_answer_that_comes_too_late_is_a_time_out_after_the_body(sent):
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        await wire.send(sent)
-        await wire.reader.read()
-
-    async with playing(script, request_timeout_s=0.15) as (server, client):
-        evidence = await client.request(submit(server.base_url))
-    assert (evidence.phase, evidence.status, evidence.error) == (Phase.BODY_SENT, None, "TimeoutError")
-
-
-@on_both_loops
-async def test_an_answer_that_drips_is_bounded_by_the_time_out():
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + ANSWER[:30])
-        while True:
-            await asyncio.sleep(0.02)
-            await wire.send(b" ")
-
-    async with playing(script, request_timeout_s=0.15) as (server, client):
-        evidence = await client.request(submit(server.base_url))
-    assert (evidence.phase, evidence.status) == (Phase.STATUS_READ, 200)
-    assert evidence.error.startswith("TimeoutError")
-    assert evidence.body.startswith(ANSWER[:30])
-
-
-@on_both_loops
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + ANSWER,
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n46\r\n" + ANSWER,
-    ],
-    ids=["short", "cut chunk"],
-)
-async def test_an_answer_that_breaks_off_keeps_its_status_and_is_not_complete(answer):
-    """The id in it is only a hint: what follows could have said otherwise."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        await wire.send(answer)
-
-    async with playing(script) as (server, client):
-        evidence = await client.request(submit(server.base_url))
-    assert (evidence.phase, evidence.status) == (Phase.STATUS_READ, 200)
-    assert evidence.error.startswith("ClientPayloadError")
-    assert type(judge(evidence)).__name__ == "Unknown"
-
-
-@on_both_loops
-async def test_a_truncation_that_http_cannot_notice_is_left_to_the_parser():
-    """Neither a length nor chunks: the end of the connection is the end of the answer."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        await wire.send(b"HTTP/1.1 200 OK\r\n\r\n" + ANSWER[:20])
-
-    async with playing(script) as (server, client):
-        evidence = await client.request(submit(server.base_url))
-    assert (evidence.phase, evidence.body) == (Phase.COMPLETE, ANSWER[:20])
-    assert type(judge(evidence)).__name__ == "Unknown"
-
-
-# Answers that want too much
-
-
-@on_both_loops
-async def test_an_endless_answer_is_read_up_to_the_cap():
-    """The connection is closed then, and the next request gets a fresh one."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        if wire.server.connections > 1:
-            await wire.answer()
-            return
-        await wire.send(b"HTTP/1.1 200 OK\r\n\r\n")
-        while True:
-            await wire.send(b"x" * 50_000)
-
-    async with playing(script, connections=1) as (server, client):
-        endless = await client.request(submit(server.base_url))
-        after = await client.request(submit(server.base_url))
-    assert (endless.phase, endless.status, endless.body_cut) == (Phase.STATUS_READ, 200, True)
-    assert len(endless.body) == ANSWER_CAP_BYTES[RequestKind.SUBMIT]
-    assert (after.status, after.connection_reused) == (200, False)
 
 
 @on_both_loops
@@ -591,50 +356,6 @@ async def test_an_answer_of_exactly_the_cap_is_whole():
     async with playing(script) as (server, client):
         evidence = await client.request(submit(server.base_url))
     assert (evidence.body, evidence.body_cut, evidence.phase) == (page, False, Phase.COMPLETE)
-
-
-@on_both_loops
-async def test_a_compressed_answer_is_not_expanded():
-    """Nothing compressed was asked for, and a megabyte of zeros fits into a kilobyte."""
-    bomb = gzip.compress(b"0" * 1_000_000)
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        await wire.answer(body=bomb, headers="Content-Encoding: gzip\r\n")
-
-    async with playing(script) as (server, client):
-        evidence = await client.request(submit(server.base_url))
-    assert (evidence.phase, evidence.body) == (Phase.COMPLETE, bomb)
-
-
-@on_both_loops
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed(status):
-    """The body would be paid for at an address nobody chose, with our token."""
-
-    async def script(wire: Wire) -> None:
-        while True:
-            await wire.request()
-            await wire.answer(f"{status} Elsewhere", b"", "Location: /elsewhere\r\n")
-
-    async with playing(script) as (server, client):
-        evidence = await client.request(submit(server.base_url))
-    assert evidence.status == status
-    assert len(server.heads) == 1
-
-
-@on_both_loops
-async def test_an_answer_before_the_body_was_read_is_taken():
-    """A throttle that does not wait for the ids is proof all the same."""
-
-    async def script(wire: Wire) -> None:
-        await wire.head()
-        await wire.answer("429 Too Many Requests", b"", "Connection: close\r\n")
-        await wire.reader.read()
-
-    async with playing(script) as (server, client):
-        evidence = await client.request(submit(server.base_url, BODY * 10))
-    assert (evidence.phase, evidence.status) == (Phase.COMPLETE, 429)
 
 
 # Cancellation, secrets, use
@@ -658,20 +379,24 @@ async def test_a_cancelled_request_is_cancelled_and_gives_its_connection_back():
 
 
 @on_both_loops
-@pytest.mark.parametrize(
-    "script", [*NO_ANSWER, None], ids=lambda script: getattr(script, "__name__", "refused")
-)
-async def test_no_secret_is_in_the_evidence_of_a_failure(script):
+@pytest.mark.parametrize("fault", [*NO_ANSWER, None], ids=lambda fault: fault or "refused")
+async def test_no_secret_is_in_the_evidence_of_a_failure(fault):
     """Token, client secret and webhook stand in headers and queries, which aiohttp's errors show."""
-    async with RawServer(script or close_before_the_answer) as server, transport() as client:
-        base = server.base_url if script else f"http://127.0.0.1:{unused_port()}"
+    plan = Plan(rates={fault: 1.0} if fault else {}, methods=frozenset({"GET", "POST"}))
+    async with (
+        SimulatorServer() as server,
+        FaultProxy(server.origin, plan) as proxy,
+        transport(request_timeout_s=0.5 if fault == "stall_after_status_line" else 20.0) as client,
+    ):
+        base = proxy.through(server.base_url) if fault else f"http://127.0.0.1:{unused_port()}"
         requests = [submit(base, webhook=WEBHOOK)]
-        if script is not reset_in_the_body:  # the others have none
+        if fault != "reset_mid_body":  # the others have no such body
             requests += [login_request(login_url=base, client_id="me", client_secret=SECRET), ask(base)]
         for request in requests:
             evidence = await client.request(request)
             assert evidence.error
             assert "CANARY" not in f"{evidence!r} {evidence.error} {judge(evidence)!r}"
+    assert proxy.errors == []
 
 
 @on_both_loops

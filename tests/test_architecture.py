@@ -17,12 +17,12 @@ ROWS = (
     # What the pieces agree on, and pure rules over these values.
     ("settings", "events", "ports", "endpoints", "lifecycle", "chunking", "splitting", "halt"),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
-    ("wire", "backoff", "throttle", "breaker", "sources", "sinks", "ledger"),
-    ("verdict", "account", "api"),
+    ("wire", "backoff", "throttle", "breaker", "matching", "sources", "sinks", "ledger"),
+    ("verdict", "account", "api", "nonce"),
     # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
-    ("opening", "intake", "delivery", "tracker", "reports", "audit"),
+    ("opening", "intake", "delivery", "tracker", "reconciler", "reports", "audit"),
     # The life of one chunk, which takes over from the intake.
-    ("worker",),
+    ("worker", "access"),
     ("engine",),
     ("client", "observers", "simulator", "testing"),
     ("cli",),
@@ -34,7 +34,7 @@ RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 PURE = {
     "errors", "model", "events", "ports", "endpoints", "lifecycle", "ids", "chunking", "splitting", "seen", "wire", "verdict",
-    "backoff", "throttle", "breaker", "exits",
+    "backoff", "throttle", "breaker", "matching", "nonce", "exits",
 }  # fmt: skip
 """What can be decided from values alone: clock readings and randomness are arguments."""
 

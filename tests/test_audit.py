@@ -375,8 +375,8 @@ def test_a_ledger_that_is_no_database_is_said_to_be_damaged(mixed):
 
 SHADOW = (
     "ALTER TABLE job RENAME TO old",
-    "CREATE TABLE job (chunk INTEGER PRIMARY KEY, job_id TEXT NOT NULL, attempt INTEGER, accepted_utc REAL,"
-    " accepted_state TEXT, type TEXT, state TEXT, word TEXT, processed INTEGER, seen_utc REAL)",
+    """CREATE TABLE job (chunk INTEGER PRIMARY KEY, job_id TEXT, attempt INTEGER, accepted_utc REAL,
+    accepted_state TEXT, type TEXT, state TEXT, word TEXT, processed INTEGER, seen_utc REAL)""",
     "INSERT INTO job SELECT * FROM old",
     "DROP TABLE old",
 )

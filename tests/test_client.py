@@ -20,6 +20,7 @@ from bulkjobs.simulator import FaultPlan, Service, ServiceConfig, SimulatorServe
 from bulkjobs.testing import VirtualClock, VirtualClockLoop, run_virtual
 
 SETTINGS = Settings(
+    on_unknown="hold",
     base_url=BASE_URL,
     login_url=LOGIN_URL,
     access_token=Secret(TOKEN),

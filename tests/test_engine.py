@@ -45,6 +45,7 @@ from bulkjobs.testing import FakeTransport, VirtualClock, answered, run_virtual
 
 FIRST_ID = 5_000_001
 FREE = Settings(
+    on_unknown="hold",
     base_url=BASE_URL,
     login_url=LOGIN_URL,
     access_token=Secret(TOKEN),

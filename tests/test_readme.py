@@ -170,6 +170,7 @@ async def test_the_ids_of_a_held_chunk_are_found_as_the_guarantee_says(tmp_path)
     plan = FaultPlan.of("submit:reset_before@2")
     async with SimulatorServer(ServiceConfig(faults=plan)) as server:
         argv = ["-m", "bulkjobs", "submit", "ids.txt", "--chunk-size", "5", "--workers", "1", "--quiet"]
+        argv += ["--on-unknown", "hold"]
         code, _, _ = await run(argv, server, tmp_path)
     assert code == Exit.HELD
     held = json.loads((tmp_path / "ids.txt.run" / "held.jsonl").read_text())

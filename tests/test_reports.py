@@ -106,12 +106,19 @@ async def test_a_held_chunk_is_listed_with_all_its_evidence(run_dir, ledger):
             "attempt": 1,
             "reason": "500 can follow the making of a job",
             "started_at": "2026-01-01T00:00:00.000Z",
+            "sent_at": None,
+            "answered_at": None,
             "ended_at": "2026-01-01T00:00:01.500Z",
             "phase": "complete",
             "http_status": 500,
             "error": "X",
             "answer": "<html>\\xff",
+            "answer_bytes": 0,
+            "connection": None,
             "job_hint": "job77",
+            "finding": None,
+            "adopt": f"bulkjobs reconcile {run_dir.path} --adopt 7=JOB",
+            "resubmit": f"bulkjobs reconcile {run_dir.path} --resubmit 7",
         }
     ]
 

@@ -53,12 +53,14 @@ async def without_one(config: ServiceConfig) -> Evidence:
 
 
 def told(evidence: Evidence) -> tuple[object, ...]:
-    """Gives what decides: how far it got, what came, which class of error, and the verdict."""
+    """Gives what decides: how far it got and when, what came, which class of error, and the verdict."""
     error = None if evidence.error is None else evidence.error.partition(":")[0]
     # aiohttp's reader meets a reset while it still writes or when it reads, as the system likes.
     error = "reset" if error in ("ClientOSError", "ClientConnectionResetError") else error
     media_type = (evidence.content_type or "").partition(";")[0]  # a charset may be named on the wire
-    return evidence.phase, evidence.status, media_type, evidence.body, error, type(judge(evidence))
+    times = (evidence.sent_utc is None, evidence.answered_utc is None)
+    answer = (evidence.status, media_type, evidence.body, evidence.answer_bytes)
+    return evidence.phase, answer, times, error, type(judge(evidence))
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])

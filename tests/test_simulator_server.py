@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bulkjobs.cli.service import SERVICE_OPTIONS, configured
 from bulkjobs.errors import ConfigError
 from bulkjobs.simulator import FaultPlan, Limit, ServiceConfig, SimulatorServer, Span
 
@@ -147,6 +148,55 @@ async def test_a_full_body_in_small_pieces_is_read_whole():
     assert stored == body
 
 
+@pytest.mark.parametrize("shape", ["file", "link"])
+async def test_results_of_a_full_job_can_be_downloaded(shape):
+    body = b"\n".join(b"%d" % number for number in range(10**8, 10**8 + 10_000))
+    config = ServiceConfig(job_time=Span(min_s=0, max_s=0), results_shape=shape)
+    async with SimulatorServer(config) as server, Line(server.base_url) as line:
+        job_id = json.loads((await line.submit(body))[2])["jobId"]
+        path, headers = f"/api/v1/contact/job/{job_id}/results", HEADERS
+        if shape == "link":
+            _, _, described = await line.ask("GET", path)
+            url = json.loads(described)["resultsUrl"]
+            assert url.startswith("http://test/_files/")
+            path, headers = url.removeprefix("http://test"), ""
+        status, headers, table = await line.ask("GET", path, headers=headers)
+        assert (status, headers["content-type"]) == (200, "text/csv")
+        assert [row.split(b",")[0] for row in table.splitlines()[1:]] == body.split()
+
+
+async def test_a_long_answer_that_is_cut_promises_its_full_length_too():
+    body = b"\n".join(b"%d" % number for number in range(10**8, 10**8 + 10_000))
+    config = ServiceConfig(job_time=Span(min_s=0, max_s=0), faults=FaultPlan.of("results:cut_after@1"))
+    async with SimulatorServer(config) as server, Line(server.base_url) as line:
+        job_id = json.loads((await line.submit(body))[2])["jobId"]
+        with pytest.raises(asyncio.IncompleteReadError) as cut:
+            await line.ask("GET", f"/api/v1/contact/job/{job_id}/results")
+    assert len(cut.value.partial) == cut.value.expected // 2
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308])
+async def test_every_redirect_goes_over_the_wire(status):
+    config = ServiceConfig(faults=FaultPlan.of(f"submit:http{status}_after@1"))
+    async with SimulatorServer(config) as server, Line(server.base_url) as line:
+        found, headers, _ = await line.submit()
+        assert (found, headers["location"]) == (status, "/api/v1/contact/job")
+        assert server.service.totals()["jobs"] == 1
+
+
+async def test_a_slow_answer_does_not_hold_up_the_others():
+    config = ServiceConfig(faults=FaultPlan.of("submit:slow_after@1", slow_s=3600))
+    async with (
+        SimulatorServer(config) as server,
+        Line(server.base_url) as slow,
+        Line(server.base_url) as line,
+    ):
+        slow.writer.write(request("POST", "/api/v1/contact/job", b"1"))
+        while not json.loads((await line.ask("GET", "/_sim/books"))[2])["jobs"]:
+            """The slow one has not arrived yet."""
+        assert (await line.submit())[0] == 200
+
+
 async def test_simulated_time_runs_at_its_speed_and_the_client_is_told_its_own_time():
     config = ServiceConfig(
         rate=Limit(count=1, window_s=3_000_000),
@@ -237,6 +287,51 @@ async def test_books_survive_the_death_of_the_process(tmp_path):
     assert (tmp_path / "b").read_bytes() == b"7\n8\n"
 
 
+async def test_the_command_has_an_option_for_every_way_in_which_the_service_can_be_difficult(tmp_path):
+    books = tmp_path / "b"
+    process, ready = await start(
+        "--for", "60s", "--books", str(books), "--books-sync", "--rate", "none", "--max-active-jobs", "none",
+        "--queue-time", "0s", "--job-time", "0s", "--results", "link", "--results-packing", "gzip",
+        "--results-missing", "0.5", "--results-id-column", "id", "--max-ids", "9", "--max-body-bytes", "20",
+        "--body-refusal", "400", "--bad-ids", "13,*0007", "--list-newest-first", "--list-keeps", "5",
+        "--list-type", "CONTACT", "--list-status", "number", "--list-dates", "zoned", "--list-zone", "-7",
+        "--foreign-per-submit", "1", "--foreign-per-page", "1", "--foreign-sizes", "4", "--foreign-shared", "1",
+        "--fault", "submit:close_late@4-9", "--late", "1h", "--slow", "1h",
+    )  # fmt: skip
+    async with Line(json.loads(ready)["base_url"]) as line:
+        answers = [await line.submit(body) for body in (b"13", b"1,20007", b"1000,2000,3000,4000,5000")]
+        _, _, listing = await line.ask("GET", "/api/v1/admin/jobs")
+        line.writer.write(request("POST", "/api/v1/contact/job", b"1"))
+        assert await line.reader.read() == b""
+        process.terminate()
+        await process.communicate()
+    assert [status for status, _, _ in answers] == [400, 400, 400]
+    rows = json.loads(listing)["bulkJobs"]
+    assert {(row["jobType"], row["jobStatus"], row["creditsConsumed"]) for row in rows} == {("CONTACT", 3, 4)}
+    assert {row["createdDate"][-6:] for row in rows} == {"-07:00"}
+    made = [json.loads(text) for text in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [job["foreign"] for job in made].count(False) == 1
+    posts = [json.loads(text) for text in (tmp_path / "b.posts.jsonl").read_text().splitlines()]
+    assert [post["fault"] for post in posts] == [None, None, None, "close_late"]
+    assert [post["jobId"] for post in posts] == [
+        None,
+        None,
+        None,
+        next(job["jobId"] for job in made if not job["foreign"]),
+    ]
+
+
+def test_every_row_of_the_options_sets_a_field_and_reads_its_own_default():
+    defaults = {option.parameter: option.default for option in SERVICE_OPTIONS}
+    names = [option.name for option in SERVICE_OPTIONS]
+    assert len(set(names)) == len(names)
+    made, plain = configured(defaults), ServiceConfig()
+    told = {"rate", "max_active_jobs", "queue_time"}  # a user's service is limited, a test's is not
+    for option in SERVICE_OPTIONS:
+        if option.field not in told:
+            assert getattr(made, option.field) == getattr(plain, option.field), option.name
+
+
 async def test_the_command_can_end_by_itself():
     process, ready = await start("--for", "1ms", "--rate", "none", "--max-active-jobs", "none")
     await process.communicate()
@@ -246,7 +341,16 @@ async def test_the_command_can_end_by_itself():
 
 @pytest.mark.parametrize(
     "options",
-    [("--rate", "5"), ("--fault", "boom=1"), ("--job-time", "2..1"), ("--speed", "0"), ("--for", "x")],
+    [
+        ("--rate", "5"),
+        ("--fault", "boom=1"),
+        ("--job-time", "2..1"),
+        ("--speed", "0"),
+        ("--for", "x"),
+        ("--bad-ids", "x"),
+        ("--results", "paper"),
+        ("--books-sync",),
+    ],
 )
 async def test_a_bad_option_is_named_and_nothing_is_started(options):
     process, ready = await start(*options)

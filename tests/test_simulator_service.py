@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
 import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import lxml.etree
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.asking import (
+    CREDENTIALS,
+    DAY,
+    JOB,
+    JSON,
+    LOGIN,
+    NOON,
+    TOKEN,
+    ask,
+    content,
+    message,
+    status,
+    steady,
+    submit,
+    submit_id,
+)  # fmt: skip
 
 import bulkjobs.simulator as package
 from bulkjobs.errors import ConfigError
@@ -27,58 +40,20 @@ from bulkjobs.simulator import (
     Limit,
     Service,
     ServiceConfig,
-    SimReply,
-    SimRequest,
     Span,
-    Wire,
 )
 from bulkjobs.simulator.dates import expiry_text
 from bulkjobs.simulator.idlist import count_ids
 from bulkjobs.simulator.messages import Refusal
-from bulkjobs.simulator.spelling import read_count, read_duration, read_rate, read_span
-
-TOKEN = "simulator-token"
-JOB = "/api/v1/contact/job"
-JSON = {"accesstoken": TOKEN, "accept": "application/json"}
-NOON = datetime(2026, 3, 10, 12, tzinfo=UTC).timestamp()
-DAY = 86_400.0
-
-
-def ask(service, method, path, now, *, headers=JSON, body=b"", **query) -> SimReply:
-    return service.handle(SimRequest(method=method, path=path, query=query, headers=headers, body=body), now)
-
-
-def submit(service, now, body=b"1\n2\n3", *, headers=JSON, **query) -> SimReply:
-    return ask(
-        service, "POST", JOB, now, headers={**headers, "content-type": "text/plain"}, body=body, **query
-    )
-
-
-def submit_id(service, now, body=b"1\n2\n3") -> str:
-    reply = submit(service, now, body)
-    assert reply.status == 200, reply.body
-    return content(reply)["jobId"]
-
-
-def status(service, job_id, now) -> dict:
-    return content(ask(service, "GET", f"{JOB}/{job_id}", now))
-
-
-def content(reply):
-    assert reply.content_type == "application/json"
-    return orjson.loads(reply.body)
-
-
-def message(reply) -> str:
-    return content(reply)["message"]
-
-
-def steady(queue_s=0.0, job_s=60.0, **more) -> ServiceConfig:
-    """A service whose jobs all take the same time."""
-    return ServiceConfig(
-        queue_time=Span(min_s=queue_s, max_s=queue_s), job_time=Span(min_s=job_s, max_s=job_s), **more
-    )
-
+from bulkjobs.simulator.spelling import (
+    read_count,
+    read_counts,
+    read_duration,
+    read_rate,
+    read_rule,
+    read_span,
+    read_text,
+)  # fmt: skip
 
 # --- independence -----------------------------------------------------------------------------------------
 
@@ -241,10 +216,40 @@ def test_a_job_takes_one_to_ten_thousand_ids(ids, expected):
         assert service.totals()["ids"] == (ids if expected == 200 else 0)
 
 
-# --- tokens -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("rule", ["5,*0007", frozenset({5, 10_007, 20_007})])
+@pytest.mark.parametrize(
+    ("body", "bad"),
+    [(b"1,2,3", False), (b"1,5", True), (b"5", True), (b"55\n15,51", False), (b"4\n10007,6", True),
+     (b"4,20007", True), (b"100070,7,70007" , None)],
+)  # fmt: skip
+def test_one_bad_id_refuses_the_whole_job_and_is_not_named(rule, body, bad):
+    with Service(ServiceConfig(bad_ids=rule)) as service:
+        reply = submit(service, 0, body)
+        totals = service.totals()
+    if bad is None:  # only the rule speaks of endings
+        bad = isinstance(rule, str)
+    assert totals["bad_id_refusals"] == totals["submits_refused"] == bad
+    assert totals["malformed_bodies"] == 0
+    assert totals["jobs"] == (not bad)
+    if bad:
+        assert (reply.status, content(reply)["errorNumber"]) == (400, "400-108")
+        assert not re.search("[0-9]", message(reply))
 
-LOGIN = "/Auth/login/v1/token"
-CREDENTIALS = {"clientId": "simulator-client", "clientSecret": "simulator-secret", "grantType": "cred"}
+
+@pytest.mark.parametrize(
+    ("refusal", "words"), [(413, "larger than 10 bytes"), (400, "maximum 3 records at a time")]
+)
+def test_a_body_above_the_limit_is_refused_in_either_way(refusal, words):
+    with Service(ServiceConfig(max_body_bytes=10, body_refusal=refusal)) as service:
+        assert submit(service, 0, b"10,20\n30,4").status == 200
+        reply = submit(service, 0, b"10,20\n30,40")
+        totals = service.totals()
+    assert reply.status == refusal
+    assert words in message(reply)
+    assert (totals["too_large"], totals["submits_refused"], totals["jobs"]) == (1, 1, 1)
+
+
+# --- tokens -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -527,258 +532,15 @@ def test_usage_needs_its_parameters():
         assert ask(service, "GET", "/api/v1/admin/usage", 0, period="day").status == 400
 
 
-# --- the job list -----------------------------------------------------------------------------------------
-
-
-def listed(service, now=NOON, **query) -> list[str]:
-    reply = ask(service, "GET", "/api/v1/admin/jobs", now, **query)
-    assert reply.status == 200, reply.body
-    return [row["jobId"] for row in content(reply)["bulkJobs"]]
-
-
-def test_the_list_has_ten_jobs_a_page_oldest_first_and_ends_with_an_empty_page():
-    with Service(steady()) as service:
-        jobs = [submit_id(service, NOON) for _ in range(25)]
-        pages = [listed(service, page=str(page)) for page in (1, 2, 3, 4)]
-        assert [len(page) for page in pages] == [10, 10, 5, 0]
-        assert [*chain(*pages)] == jobs == listed(service, resultsPerPage="50")
-
-
-def test_the_list_can_run_from_the_newest_down_and_lag():
-    with Service(steady(list_newest_first=True, list_lag_s=60)) as service:
-        jobs = [submit_id(service, NOON + at) for at in (0, 10, 20)]
-        assert listed(service, NOON + 75) == [jobs[1], jobs[0]]
-
-
-def test_a_row_tells_what_is_documented_and_has_day_precision():
-    with Service(steady(queue_s=10)) as service:
-        job_id = submit_id(service, NOON)
-        row = {"jobId": job_id, "jobType": "contactDetails", "createdDate": "2026-03-10"}
-        before = content(ask(service, "GET", "/api/v1/admin/jobs", NOON))["bulkJobs"]
-        after = content(ask(service, "GET", "/api/v1/admin/jobs", NOON + 10))["bulkJobs"]
-        as_xml = ask(service, "GET", "/api/v1/admin/jobs", NOON + 10, headers={"accesstoken": TOKEN})
-    assert before == [row | {"jobStatus": "accepted", "creditsConsumed": 0}]
-    assert after == [row | {"jobStatus": "processing", "creditsConsumed": 3}]
-    root = lxml.etree.fromstring(as_xml.body)
-    assert (root.tag, [child.tag for child in root]) == ("bulkJobs", ["bulkJob"])
-    assert {child.tag: child.text for child in root[0]} == {
-        name: str(value) for name, value in after[0].items()
-    }
-
-
-def test_the_list_is_cut_by_period_status_and_type():
-    with Service(steady(job_s=60)) as service:
-        times = [NOON - 400 * DAY, NOON - 40 * DAY, NOON - DAY, NOON]
-        ages = dict(
-            zip(("year", "month", "day", "now"), [submit_id(service, at) for at in times], strict=True)
-        )
-        everything = list(ages.values())
-        assert listed(service) == everything
-        assert listed(service, period="day") == everything[3:]
-        assert listed(service, period="month") == everything[2:]
-        assert listed(service, period="year") == everything[1:]
-        assert listed(service, period="month", start="2026-01", end="2026-01") == [ages["month"]]
-        assert listed(service, period="year", end="2025") == [ages["year"]]
-        assert listed(service, start="2026-03-09", end="2026-03-09") == [ages["day"]]
-        assert listed(service, jobStatuses="3") == everything[:3]
-        assert listed(service, jobStatuses="1,2") == [ages["now"]]
-        assert listed(service, jobTypes="1,3") == []
-        assert listed(service, jobTypes="2") == everything
-        assert listed(service, period="day", end="9999-12-31") == everything
-
-
-@pytest.mark.parametrize(
-    "query",
-    [{"page": "0"}, {"page": "x"}, {"resultsPerPage": "51"}, {"resultsPerPage": "0"}, {"resultsPerPage": "-1"},
-     {"period": "week"}, {"period": "day", "start": "2026-3-9"}, {"period": "month", "start": "2026-03-09"},
-     {"start": "2026-02-30"}, {"jobStatuses": "done"}, {"jobTypes": "1;2"}],
-)  # fmt: skip
-def test_a_bad_parameter_of_the_list_is_400(query):
-    with Service() as service:
-        assert ask(service, "GET", "/api/v1/admin/jobs", NOON, **query).status == 400
-
-
-# --- faults -----------------------------------------------------------------------------------------------
-
-ANSWERED, NOTHING_SENT = Wire.ANSWER, b""
-
-
-@pytest.mark.parametrize(
-    ("name", "wire", "status_seen", "kind_seen", "jobs"),
-    [
-        ("reset_before", Wire.RESET, None, None, 0),
-        ("reset_after", Wire.RESET, None, None, 1),
-        ("close_before", Wire.CLOSE, None, None, 0),
-        ("close_after", Wire.CLOSE, None, None, 1),
-        ("cut_after", Wire.CUT, 200, "application/json", 1),
-        ("html_before", ANSWERED, 200, "text/html", 0),
-        ("html_after", ANSWERED, 200, "text/html", 1),
-        ("mislabel_after", ANSWERED, 200, "text/html", 1),
-        ("error200_before", ANSWERED, 200, "application/json", 0),
-        ("error200_after", ANSWERED, 200, "application/json", 1),
-        ("http500_before", ANSWERED, 500, "text/html", 0),
-        ("http502_after", ANSWERED, 502, "text/html", 1),
-        ("http503_after", ANSWERED, 503, "text/html", 1),
-        ("http429_before", ANSWERED, 429, "application/json", 0),
-        ("http401_before", ANSWERED, 401, "application/json", 0),
-        ("http303_after", ANSWERED, 303, "application/json", 1),
-    ],
-)
-def test_a_fault_strikes_where_it_is_told_to_and_the_job_is_made_or_not(
-    name, wire, status_seen, kind_seen, jobs
-):
-    with Service(ServiceConfig(faults=FaultPlan.of(f"submit:{name}@2"))) as service:
-        assert submit(service, 0).status == 200
-        reply = submit(service, 1)
-        assert submit(service, 2).status == 200
-        totals = service.totals()
-    assert reply.wire is wire
-    if status_seen is not None:
-        assert (reply.status, reply.content_type) == (status_seen, kind_seen)
-    assert totals["jobs"] == 2 + jobs
-    assert totals["faults"] == {name: 1}
-
-
-def test_a_fault_after_a_refusal_spoils_the_refusal_and_makes_no_job():
-    with Service(ServiceConfig(faults=FaultPlan.of("submit:reset_after@1"))) as service:
-        assert submit(service, 0, b"not ids").wire is Wire.RESET
-        totals = service.totals()
-    assert (totals["jobs"], totals["submits_refused"], totals["faults"]) == (0, 1, {"reset_after": 1})
-
-
-def test_a_mislabelled_xml_answer_claims_to_be_json():
-    with Service(ServiceConfig(faults=FaultPlan.of("mislabel_after=1"))) as service:
-        reply = submit(service, 0, headers={"accesstoken": TOKEN})
-    assert reply.content_type == "application/json"
-    assert lxml.etree.fromstring(reply.body).findtext("status") == "accepted"
-
-
-def test_a_late_job_cannot_be_seen_until_it_appears():
-    with Service(steady(faults=FaultPlan.of("submit:reset_late@1", late_s=240))) as service:
-        assert submit(service, NOON).wire is Wire.RESET
-        in_order = submit_id(service, NOON + 1)
-        assert listed(service, NOON + 239) == [in_order]
-        late = json.loads(ask(service, "GET", "/_sim/books/jobs", NOON + 239).body.splitlines()[0])
-        assert late["state"] == "late"
-        assert ask(service, "GET", f"{JOB}/{late['jobId']}", NOON + 239).status == 404
-        assert listed(service, NOON + 240) == [in_order, late["jobId"]]
-        assert status(service, late["jobId"], NOON + 240)["status"] == "processing"
-
-
-def test_rates_hit_about_their_share_and_only_their_kind():
-    plan = FaultPlan.of("submit:reset_after=0.2", "submit:close_before=0.1")
-    with Service(ServiceConfig(faults=plan)) as service:
-        for _ in range(2000):
-            submit(service, 0)
-            assert usage_like(service, 0) == 200
-        faults = service.totals()["faults"]
-    assert 320 < faults["reset_after"] < 480
-    assert 140 < faults["close_before"] < 260
-
-
-def test_what_else_is_asked_does_not_move_the_faults_of_a_kind():
-    def struck(polls):
-        with Service(ServiceConfig(faults=FaultPlan.of("http503_before=0.3"))) as service:
-            out = []
-            for _ in range(50):
-                out.append(submit(service, 0).status)
-                for _ in range(polls):
-                    usage_like(service, 0)
-            return out
-
-    assert struck(0) == struck(3)
-
-
-def test_latency_is_in_its_range_and_delays_the_answer_only():
-    with Service(steady(latency=Span(min_s=1, max_s=2))) as service:
-        replies = [submit(service, 0) for _ in range(50)]
-        assert all(1 <= reply.delay_s <= 2 for reply in replies)
-        assert len({reply.delay_s for reply in replies}) > 40
-        assert service.totals()["jobs"] == 50
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["reset", "reset_after", "cut_before=1", "boom_after=1", "reset_after=2", "reset_after=x", "submit:reset_after@0",
-     "reset_after@3", "nobody:reset_after=1", "http200_after=1", "http600_before=1", "reset_after=-1", ""],
-)  # fmt: skip
-def test_a_fault_rule_that_makes_no_sense_is_refused(text):
-    with pytest.raises(ConfigError):
-        FaultPlan.of(text)
-
-
-def test_fault_rates_that_add_up_to_more_than_one_are_refused():
-    with pytest.raises(ConfigError, match="add up"):
-        FaultPlan.of("reset_after=0.6", "submit:close_after=0.6")
-
-
-# --- books ------------------------------------------------------------------------------------------------
-
-
-def test_the_books_hold_every_job_with_its_body():
-    bodies = [b"1,2,3", b"\n".join(b"%d" % n for n in range(1, 5000)), b"1,2,3"]
-    with Service(steady()) as service:
-        jobs = [
-            content(submit(service, n, body, webhook=f"https://x/{n}"))["jobId"]
-            for n, body in enumerate(bodies)
-        ]
-        lines = [json.loads(line) for line in ask(service, "GET", "/_sim/books/jobs", 61).body.splitlines()]
-        stored = [ask(service, "GET", f"/_sim/books/jobs/{job_id}/ids", 61).body for job_id in jobs]
-        totals = json.loads(ask(service, "GET", "/_sim/books", 61, headers={}).body)
-    assert stored == bodies
-    assert [line["jobId"] for line in lines] == jobs
-    assert [line["sha256"] for line in lines] == [hashlib.sha256(body).hexdigest() for body in bodies]
-    assert [line["state"] for line in lines] == ["finished", "finished", "processing"]
-    assert [line["webhook"] for line in lines] == ["https://x/0", "https://x/1", "https://x/2"]
-    assert [(line["number"], line["ids"], line["acceptedAt"]) for line in lines] == [
-        (1, 3, 0),
-        (2, 4999, 1),
-        (3, 3, 2),
-    ]
-    assert (totals["jobs"], totals["ids"], totals["repeated_bodies"]) == (3, 5005, 1)
-    assert totals["requests"]["submit"] == 3
-
-
-def test_reading_the_books_is_never_counted_nor_throttled():
-    with Service(
-        ServiceConfig(rate=Limit(count=1, window_s=300), faults=FaultPlan.of("reset_before=1"))
-    ) as service:
-        for _ in range(10):
-            reply = ask(service, "GET", "/_sim/books", 0, headers={})
-            assert (reply.status, reply.wire) == (200, Wire.ANSWER)
-        assert set(service.totals()["requests"].values()) == {0}
-        assert ask(service, "GET", "/_sim/books/jobs/none/ids", 0).status == 404
-
-
-def test_books_on_file_can_be_read_while_the_service_lives(tmp_path):
-    path = tmp_path / "books"
-    bodies = [b"1,2", b"3\n4", b"5"]
-    with Service(ServiceConfig(books=path)) as service:
-        for body in bodies:
-            job_id = submit_id(service, 0, body)
-            ask(service, "GET", f"/_sim/books/jobs/{job_id}/ids", 0)  # reading in between does no harm
-        index = [json.loads(line) for line in (tmp_path / "books.jsonl").read_text().splitlines()]
-        data = path.read_bytes()
-    assert [data[line["position"] : line["position"] + line["length"]] for line in index] == bodies
-    assert [hashlib.sha256(body).hexdigest() for body in bodies] == [line["sha256"] for line in index]
-    assert path.stat().st_mode & 0o077 == 0
-
-
-def test_books_are_never_overwritten(tmp_path):
-    (tmp_path / "books").write_text("old")
-    with pytest.raises(ConfigError, match="never overwritten"):
-        Service(ServiceConfig(books=tmp_path / "books"))
-    with pytest.raises(ConfigError, match="cannot be made"):
-        Service(ServiceConfig(books=tmp_path / "none" / "books"))
-
-
 # --- settings ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "options",
     [{"max_active_jobs": 0}, {"quota_ids": -1}, {"max_ids": 0}, {"job_failure_rate": 1.5}, {"lockout_s": -1},
-     {"lockout_s": float("nan")}, {"token_ttl_s": 0}, {"list_lag_s": -1}],
+     {"lockout_s": float("nan")}, {"token_ttl_s": 0}, {"list_lag_s": -1}, {"max_body_bytes": 0}, {"body_refusal": 414},
+     {"bad_ids": "1;2"}, {"bad_ids": "0007*"}, {"results_missing": 2}, {"results_shape": "paper"}, {"results_id_column": ""},
+     {"results_link_ttl_s": 0}, {"books_sync": True}],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(ConfigError):
@@ -805,12 +567,17 @@ def test_durations_ranges_rates_and_counts_are_read():
     assert read_rate("900/5m") == Limit(count=900, window_s=300)
     assert read_rate("none") is read_count("none") is None
     assert read_count("17") == 17
+    assert read_counts("100,10000") == (100, 10_000)
+    assert read_counts("none") == ()
+    assert (read_rule("*07"), read_rule("none")) == ("*07", "")
+    assert (read_text("soon"), read_text("none")) == ("soon", None)
 
 
 @pytest.mark.parametrize(
     ("read", "text"),
     [(read_duration, "5 m"), (read_duration, "-1"), (read_duration, ""), (read_duration, "1w"), (read_span, "2..1"),
-     (read_span, ".."), (read_rate, "900"), (read_rate, "0/5m"), (read_rate, "9/0s"), (read_count, "2.5")],
+     (read_span, ".."), (read_rate, "900"), (read_rate, "0/5m"), (read_rate, "9/0s"), (read_count, "2.5"),
+     (read_counts, "1,none"), (read_counts, "1,,2"), (read_counts, "")],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(read, text):
     with pytest.raises(ConfigError):

@@ -14,20 +14,18 @@ from hypothesis import strategies as st
 from bulkjobs.model import JobState, JobStatus, RequestKind
 from bulkjobs.wire.answer import (
     ANSWER_CAP_BYTES,
-    MAX_RETRY_AFTER_S,
     ErrorAnswer,
     MalformedAnswer,
     Submission,
     Token,
     find_job_hint,
     parse_error,
-    parse_expiry,
-    parse_retry_after,
     parse_status,
     parse_submission,
     parse_token,
-    printable,
 )
+from bulkjobs.wire.fields import printable
+from bulkjobs.wire.times import MAX_RETRY_AFTER_S, parse_expiry, parse_retry_after
 
 GOLDEN = Path(__file__).parent / "golden"
 MANIFEST = json.loads((GOLDEN / "manifest.json").read_text("utf-8"))

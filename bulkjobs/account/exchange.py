@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from bulkjobs.account.gate import Permit, PermitWithdrawn
 from bulkjobs.model import Evidence, Phase
-from bulkjobs.wire.answer import parse_retry_after
+from bulkjobs.wire.times import parse_retry_after
 
 if TYPE_CHECKING:
     from bulkjobs.account.gate import Gate

@@ -12,6 +12,7 @@ from bulkjobs.cli.audit import audit
 from bulkjobs.cli.demo import demo
 from bulkjobs.cli.explain import explain
 from bulkjobs.cli.options import EPILOG, with_options
+from bulkjobs.cli.reconcile import reconcile
 from bulkjobs.cli.simulate import simulate
 from bulkjobs.cli.status import status
 from bulkjobs.cli.submit import resume, submit
@@ -47,6 +48,7 @@ def _main(
 
 app.command(epilog=EPILOG)(with_options(submit))
 app.command(epilog=EPILOG)(with_options(resume, without={"run"}))
+app.command(epilog=EPILOG)(with_options(reconcile, without={"run"}))
 app.command()(status)
 app.command()(audit)
 app.command()(explain)

@@ -76,7 +76,8 @@ def _demo(folder: Path | None) -> int:
         ]
     )
     with _service(books) as ready:
-        ended, _ = watch(run_dir, [str(given.path)], _settings(ready), Output())
+        source = str(given.path)
+        ended, _ = watch(run_dir, lambda client: client.run(source), _settings(ready), Output())
     if not isinstance(ended, RunSummary):
         return ended
     if ended.exit_code in (Exit.SIGINT, Exit.SIGTERM):

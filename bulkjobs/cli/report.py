@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -60,7 +61,10 @@ def next_steps(summary: RunSummary, run_dir: Path, resume: str, *, all_read: boo
     if ids.get("refused"):
         yield f"{ids['refused']:,} refused ids, ready to be fed again: {run_dir / 'refused' / 'chunk-*.txt'}"
     if ids.get("held"):
-        yield f"{ids['held']:,} held ids, with the evidence to settle them by: {run_dir / 'held.jsonl'}"
+        yield (
+            f"{ids['held']:,} held ids, with the evidence and what can be done: {run_dir / 'held.jsonl'}; "
+            f"`bulkjobs reconcile {shlex.quote(str(run_dir))}` looks for their jobs again"
+        )
     if ids.get("pending") or summary.chunks.get("pending"):
         yield f"{ids.get('pending', 0):,} ids pending; go on with: {resume}"
     if not all_read:

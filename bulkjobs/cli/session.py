@@ -14,7 +14,7 @@ import os
 import resource
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +38,7 @@ from bulkjobs.settings import Settings
 if TYPE_CHECKING:
     from bulkjobs.client import Client  # aiohttp comes with it, which most commands need not wait for
 
-__all__ = ["Interrupts", "exiting", "failed", "run_session"]
+__all__ = ["Interrupts", "Work", "exiting", "failed", "run_session"]
 
 _EXIT_CODES: Final[tuple[tuple[type[BulkJobsError], Exit], ...]] = (
     (LedgerError, Exit.STORAGE),
@@ -74,15 +74,19 @@ def exiting(command: Callable[[], int]) -> None:
     raise typer.Exit(code)
 
 
+Work = Callable[["Client"], Awaitable[RunSummary]]
+"""What a session does with its client."""
+
+
 def run_session(
-    settings: Settings, run_dir: Path, sources: Sequence[str], observers: Sequence[Observer]
+    settings: Settings, run_dir: Path, work: Work, observers: Sequence[Observer]
 ) -> RunSummary | int:
     """Works on a run until it is over or stopped.
 
     Args:
         settings: what decides how.
-        run_dir: the run directory; made if there is none.
-        sources: paths, patterns or `-`; none to go on with what the run directory records.
+        run_dir: the run directory.
+        work: what is done with the client of the run.
         observers: told what happens.
 
     Returns:
@@ -92,7 +96,7 @@ def run_session(
     try:
         _require_files(_FILES + settings.workers)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_work(settings, run_dir, sources, observers, interrupts))
+            return runner.run(_work(settings, run_dir, work, observers, interrupts))
     except Exception as error:  # noqa: BLE001 - as in exiting; here the run directory is known
         return failed(error, run_dir)
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -102,7 +106,7 @@ def run_session(
 async def _work(
     settings: Settings,
     run_dir: Path,
-    sources: Sequence[str],
+    work: Work,
     observers: Sequence[Observer],
     interrupts: Interrupts,
 ) -> RunSummary:
@@ -111,7 +115,7 @@ async def _work(
     try:
         async with Client(settings, run=run_dir, observers=observers) as client:
             interrupts.attach(client)
-            return await client.run(*sources)
+            return await work(client)
     finally:
         # After the client is closed: a late signal must not break into that.
         interrupts.detach()

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal, Self
 import typer
 
 from bulkjobs.cli.report import account, next_steps, outcome, print_lines, table
-from bulkjobs.cli.session import run_session
+from bulkjobs.cli.session import Work, run_session
 from bulkjobs.cli.streams import LOG_FORMAT, tell
 from bulkjobs.clock import SystemClock
 from bulkjobs.errors import ConfigError, LedgerError
@@ -27,7 +27,7 @@ from bulkjobs.observers.wording import Level
 from bulkjobs.rundir import default_run_dir
 from bulkjobs.settings import OPTIONS, Settings, merge
 
-__all__ = ["Output", "closing", "resume", "submit", "watch", "work_on"]
+__all__ = ["Output", "closing", "resume", "resume_command", "shown", "submit", "watch", "work_on"]
 
 _STDOUT_SINK: Final = "-"
 _STOPPED_EARLY: Final = (Exit.USAGE, Exit.STOPPED, Exit.STORAGE)
@@ -66,7 +66,7 @@ def submit(
     values = merge(given, os.environ)
     run = values.get("run")
     run_dir = run if isinstance(run, Path) else default_run_dir(sources[0])
-    return work_on(run_dir, sources, values, again=_resume_command(run_dir, given))
+    return work_on(run_dir, sources, values, again=resume_command(run_dir, given))
 
 
 def resume(
@@ -77,7 +77,7 @@ def resume(
     """Goes on with a run: what is planned is sent, what is held stays held."""
     if not run.is_dir():
         raise ConfigError(f"There is no run directory {run}. `bulkjobs submit` makes one.")
-    return work_on(run, [], merge(given, os.environ), again=_resume_command(run, given))
+    return work_on(run, [], merge(given, os.environ), again=resume_command(run, given))
 
 
 def work_on(run_dir: Path, sources: Sequence[str], values: Mapping[str, object], *, again: str) -> int:
@@ -92,13 +92,28 @@ def work_on(run_dir: Path, sources: Sequence[str], values: Mapping[str, object],
     Raises:
         ConfigError: the options contradict each other; nothing was sent.
     """
+    return shown(run_dir, lambda client: client.run(*sources), values, again=again)
+
+
+def shown(run_dir: Path, work: Work, values: Mapping[str, object], *, again: str) -> int:
+    """Does something with a run, shows it, prints its account, and gives the exit code.
+
+    Args:
+        run_dir: the run directory.
+        work: what is done.
+        values: of all options, from `settings.merge`.
+        again: the command that goes on with this run, for the person who has to.
+
+    Raises:
+        ConfigError: the options contradict each other; nothing was sent.
+    """
     output = Output.of(values)
     LOG_FORMAT.set(output.log_format)
     settings = Settings.of(values)
     records_on_stdout = _STDOUT_SINK in settings.sinks
     if output.json and records_on_stdout:
         raise ConfigError("--json and --sink - both want stdout; give one of them.")
-    ended, worked = watch(run_dir, sources, settings, output)
+    ended, worked = watch(run_dir, work, settings, output)
     if not isinstance(ended, RunSummary):
         return ended
     if output.json:
@@ -113,9 +128,7 @@ def work_on(run_dir: Path, sources: Sequence[str], values: Mapping[str, object],
     return ended.exit_code
 
 
-def watch(
-    run_dir: Path, sources: Sequence[str], settings: Settings, output: Output
-) -> tuple[RunSummary | int, bool]:
+def watch(run_dir: Path, work: Work, settings: Settings, output: Output) -> tuple[RunSummary | int, bool]:
     """Works on a run and shows it on stderr.
 
     Returns:
@@ -123,7 +136,7 @@ def watch(
     """
     seen = _Seen()
     with _observing(output) as observers:
-        ended = run_session(settings, run_dir, sources, [seen, *observers])
+        ended = run_session(settings, run_dir, work, [seen, *observers])
     if isinstance(ended, RunSummary) and ended.exit_code in _STOPPED_EARLY and not seen.stopping:
         tell(f"bulkjobs: {_stop_reason(run_dir) or outcome(ended.exit_code)}")
     return ended, seen.started
@@ -192,7 +205,7 @@ def _on_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _resume_command(run_dir: Path, given: Mapping[str, object]) -> str:
+def resume_command(run_dir: Path, given: Mapping[str, object]) -> str:
     """Spells the command that goes on with a run, with the options of this one.
 
     The webhook is the exception: its query may hold a password, which belongs in no output.

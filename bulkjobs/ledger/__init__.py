@@ -4,6 +4,7 @@ from bulkjobs.ledger.ledger import Ledger, new_run_id, read_run
 from bulkjobs.ledger.lock import LOCK_NAME
 from bulkjobs.ledger.queries import summarise, timestamp
 from bulkjobs.ledger.schema import DATABASE_NAME, SCHEMA_VERSION
+from bulkjobs.ledger.settling import Settled, Settlement
 from bulkjobs.ledger.values import (
     AccountState,
     ChunkRow,
@@ -29,6 +30,8 @@ __all__ = [
     "OpenJob",
     "RunRow",
     "RunSnapshot",
+    "Settled",
+    "Settlement",
     "SourceRow",
     "StateCount",
     "VerdictRow",

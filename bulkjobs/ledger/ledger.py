@@ -28,7 +28,7 @@ from bulkjobs.ledger.schema import (
     open_for_writing,
     reading,
 )
-from bulkjobs.ledger.settling import Settlement, record_baseline, settle
+from bulkjobs.ledger.settling import Settlement, record_baseline, record_findings, settle
 from bulkjobs.ledger.values import RunRow, RunSnapshot
 from bulkjobs.ledger.writer import CALL, Writer
 from bulkjobs.lifecycle import check_transition
@@ -332,6 +332,11 @@ class Ledger(LedgerReader):
         """
         now = self._clock.utc()
         await self._writer.call(lambda database: settle(database, ordinal, settlement, job, now))
+
+    async def record_findings(self, findings: Mapping[int, str]) -> None:
+        """Records, by chunk, why held chunks could not be settled."""
+        now = self._clock.utc()
+        await self._writer.call(lambda database: record_findings(database, findings, now))
 
     async def record_baseline(self, job_ids: Collection[str]) -> None:
         """Records the jobs that the server lists before the first chunk goes out: none of them is of this run."""

@@ -39,6 +39,11 @@ TABLES: Final = {
     "chunk_state": "CREATE INDEX chunk_state ON chunk (state, ordinal, ids, invalid, duplicate)",
     "chunk_part": "CREATE INDEX chunk_part ON chunk (parent, first) WHERE parent IS NOT NULL",
     "baseline": "CREATE TABLE baseline (job_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
+    "finding": """CREATE TABLE finding (
+        chunk INTEGER PRIMARY KEY,
+        at_utc REAL NOT NULL,
+        reason TEXT NOT NULL
+    ) STRICT""",
     "settlement": """CREATE TABLE settlement (
         number INTEGER PRIMARY KEY,
         chunk INTEGER NOT NULL,
@@ -72,6 +77,7 @@ _STEPS: Final[dict[int, tuple[str, ...]]] = {
         "ALTER TABLE run ADD COLUMN baseline_utc REAL",
         TABLES["baseline"],
         TABLES["settlement"],
+        TABLES["finding"],
     ),
 }
 """What leads from each version to the next."""

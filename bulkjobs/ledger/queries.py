@@ -37,6 +37,7 @@ __all__ = [
     "baseline",
     "chunk_rows",
     "counts",
+    "is_untouched",
     "known_jobs",
     "last_activity_utc",
     "last_ordinal",
@@ -63,17 +64,19 @@ def timestamp(utc: float) -> str:
 def run_row(database: Database) -> RunRow | None:
     """Reads what the run is, or None before it is made."""
     row = database.execute(
-        "SELECT run_id, created_utc, nonce_key, identity, source_finished, tail_invalid, tail_duplicate FROM run"
+        "SELECT run_id, created_utc, nonce_key, identity, source_finished, tail_invalid, tail_duplicate, baseline_utc"
+        " FROM run"
     ).fetchone()
     if row is None:
         return None
-    run_id, created_utc, nonce_key, identity, source_finished, invalid, duplicate = row
+    run_id, created_utc, nonce_key, identity, source_finished, invalid, duplicate, baseline_utc = row
     return RunRow(
         run_id=run_id,
         created_utc=created_utc,
         nonce_key=nonce_key,
         identity=json.loads(identity),
         source_finished=bool(source_finished),
+        baseline_utc=baseline_utc,
         tail=Tally(invalid=invalid, duplicate=duplicate),
     )
 
@@ -179,15 +182,16 @@ def undelivered(database: Database, run: RunRow, after: int, limit: int) -> list
 
 
 _VERDICT_COLUMNS: Final = (
-    "digest, ids, first_id, last_id, source, line, attempt, reason, started_utc, ended_utc, phase, status, error,"
-    " content_type, job_hint"
+    "digest, ids, first_id, last_id, source, line, attempt, reason, started_utc, sent_utc, answered_utc, ended_utc,"
+    " phase, status, error, content_type, job_hint, answer_bytes, connection_reused, parent, first"
 )
 
 
 def verdict_rows(database: Database, state: ChunkState, after: int, limit: int) -> list[VerdictRow]:
     """Reads up to `limit` chunks in a state, behind ordinal `after`, each with the evidence of its last attempt."""
     rows = database.execute(
-        f"SELECT ordinal, body, body_cut, {_VERDICT_COLUMNS}"  # noqa: S608 - a constant
+        "SELECT ordinal, body, body_cut, (SELECT finding.reason FROM finding WHERE finding.chunk = ordinal),"  # noqa: S608 - constants
+        f" {_VERDICT_COLUMNS}"
         " FROM chunk JOIN attempt ON attempt.chunk = ordinal"
         " AND attempt = (SELECT max(attempt) FROM attempt WHERE chunk = ordinal)"
         " WHERE state = ? AND ordinal > ? ORDER BY ordinal LIMIT ?",
@@ -195,8 +199,14 @@ def verdict_rows(database: Database, state: ChunkState, after: int, limit: int) 
     )
     names = _VERDICT_COLUMNS.split(", ")
     return [
-        VerdictRow(chunk=ordinal, body=body or b"", body_cut=bool(cut), **dict(zip(names, rest, strict=True)))
-        for ordinal, body, cut, *rest in rows
+        VerdictRow(
+            chunk=ordinal,
+            body=body or b"",
+            body_cut=bool(cut),
+            finding=finding,
+            **dict(zip(names, rest, strict=True)),
+        )
+        for ordinal, body, cut, finding, *rest in rows
     ]
 
 
@@ -243,8 +253,18 @@ def _open_jobs(database: Database) -> list[OpenJob]:
 
 def known_jobs(database: Database) -> list[KnownJob]:
     """Reads every job of the run."""
-    rows = database.execute("SELECT job_id, accepted_utc FROM job")
-    return [KnownJob(job_id=JobId(job_id), accepted_utc=accepted_utc) for job_id, accepted_utc in rows]
+    rows = database.execute(
+        "SELECT job_id, accepted_utc, job_id IN (SELECT job_id FROM settlement WHERE how = 'adopted') FROM job"
+    )
+    return [
+        KnownJob(job_id=JobId(job_id), accepted_utc=accepted_utc, adopted=bool(adopted))
+        for job_id, accepted_utc, adopted in rows
+    ]
+
+
+def is_untouched(database: Database) -> bool:
+    """Tells whether no chunk of the run was ever sent."""
+    return not _one(database, "SELECT EXISTS (SELECT 1 FROM attempt)")
 
 
 def baseline(database: Database) -> frozenset[str] | None:

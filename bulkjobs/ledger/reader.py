@@ -94,6 +94,10 @@ class LedgerReader:
         """Gives every job of this run."""
         return await self._writer.call(queries.known_jobs)
 
+    async def is_untouched(self) -> bool:
+        """Tells whether no chunk of the run was ever sent."""
+        return await self._writer.call(queries.is_untouched)
+
     async def baseline(self) -> frozenset[str] | None:
         """Gives the jobs that the server listed before the first chunk went out; None when it was not asked."""
         return await self._writer.call(queries.baseline)

@@ -130,6 +130,8 @@ _SCHEMA: Final = (
     TABLES["baseline"],
     # How a held chunk was settled, in order; its attempt keeps the verdict it had.
     TABLES["settlement"],
+    # Why a held chunk could not be settled when that was tried last.
+    TABLES["finding"],
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -13,7 +13,7 @@ from bulkjobs.ledger.schema import Database
 from bulkjobs.lifecycle import check_transition
 from bulkjobs.model import ChunkState, JobStatus
 
-__all__ = ["Settled", "Settlement", "record_baseline", "settle"]
+__all__ = ["Settled", "Settlement", "record_baseline", "record_findings", "settle"]
 
 
 class Settled(StrEnum):
@@ -75,6 +75,7 @@ def settle(
             raise LedgerError(
                 f"Job {job.job_id} is the job of another chunk, not of chunk {chunk}."
             ) from None
+    database.execute("DELETE FROM finding WHERE chunk = ?", (chunk,))
     database.execute(
         "INSERT INTO settlement (chunk, attempt, at_utc, how, job_id, reason, by) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
@@ -94,3 +95,12 @@ def record_baseline(database: Database, job_ids: Collection[str], now_utc: float
     for job_id in job_ids:
         database.execute("INSERT OR IGNORE INTO baseline (job_id) VALUES (?)", (job_id,))
     database.execute("UPDATE run SET baseline_utc = ?", (now_utc,))
+
+
+def record_findings(database: Database, findings: Mapping[int, str], now_utc: float) -> None:
+    """Records why held chunks could not be settled; an earlier finding gives way."""
+    for chunk, reason in findings.items():
+        database.execute(
+            "INSERT OR REPLACE INTO finding (chunk, at_utc, reason) VALUES (?, ?, ?)",
+            (chunk, now_utc, reason),
+        )

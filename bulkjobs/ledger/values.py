@@ -32,6 +32,8 @@ class RunRow:
     """What must not change between sessions: endpoint, chunk size and the like, as JSON values."""
     source_finished: bool
     """The sources were read to their end: the chunks of the run are all there are."""
+    baseline_utc: float | None = None
+    """When the server's jobs were listed before the first chunk went out; None if they were not."""
     tail: Tally = field(default_factory=Tally)
     """What stood behind the last chunk, once the sources were read to their end."""
 
@@ -80,6 +82,8 @@ class KnownJob:
 
     job_id: JobId
     accepted_utc: float
+    adopted: bool
+    """It was found on the server's list: when it was accepted nobody knows, only when it was found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,10 @@ class VerdictRow:
     attempt: int
     reason: str
     started_utc: float
+    sent_utc: float | None
+    """When the first byte could leave."""
+    answered_utc: float | None
+    """When the status line was read."""
     ended_utc: float | None
     """None when the process ended first; then there is no phase and no answer either."""
     phase: int | None
@@ -105,7 +113,15 @@ class VerdictRow:
     body: bytes
     """The first 4 KiB of the answer."""
     body_cut: bool
+    answer_bytes: int | None
+    """How much of the answer was read, kept or not."""
+    connection_reused: int | None
     job_hint: JobId | None
+    parent: int | None
+    """As in `Chunk`."""
+    first: int
+    finding: str | None
+    """Why it could not be settled when that was tried last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -26,7 +27,7 @@ class Tokens:
 
     def __init__(self, config: ServiceConfig) -> None:
         self._config = config
-        self._expires_at: dict[str, float] = dict.fromkeys(config.tokens, float("inf"))
+        self._expires_at: dict[str, float] = dict.fromkeys(config.tokens, math.inf)
         self._minted = 0
 
     def known(self, token: str | None) -> bool:
@@ -36,6 +37,12 @@ class Tokens:
     def valid(self, token: str, now: float) -> bool:
         """Tells whether a known token is still good."""
         return now < self._expires_at[token]
+
+    def expire(self, now: float) -> None:
+        """Ends every token that the login handed out; those that are good for ever stay so."""
+        for token, expires_at in self._expires_at.items():
+            if expires_at < math.inf:
+                self._expires_at[token] = min(expires_at, now)
 
     def mint(self, client_id: str | None, client_secret: str | None, now: float) -> tuple[str, float]:
         """Makes a token in the vendor's form, two Base64 parts with a point between, and says when it expires.
@@ -161,10 +168,14 @@ class Throttle:
         self._meter.add(now)
         if self._count.add(now) <= self._limit.count:
             return True
+        self.lock(now)
+        return False
+
+    def lock(self, now: float) -> None:
+        """Refuses a request and begins a lock-out; the count starts again at zero."""
         self._count.clear()
         self.refused += 1
         self.lockouts.append(Lockout(began_at=now, until=now + self._config.lockout_s))
-        return False
 
     def _refuse_locked(self, now: float) -> None:
         lockout = self.lockouts[-1]

@@ -7,11 +7,12 @@ name of the contact job's type and the API names were not seen: commas and `cont
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from bulkjobs.simulator.answers import Answer
-from bulkjobs.simulator.dates import day_text, period_bounds, period_text
+from bulkjobs.simulator.dates import created_text, period_bounds, period_text
 from bulkjobs.simulator.messages import Refusal
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["job_list", "usage"]
 
-_TYPE: Final = "contactDetails"
+_API: Final = "contactDetails"
 _CONTACT_DETAILS: Final = 2
+_TYPE_CODES: Final = {"companyDetails": 1, "enrich": 3, "contactLookup": 4, "targetContactDetails": 5}
 _PER_PAGE: Final = 10
 _MOST_PER_PAGE: Final = 50
 _USAGE_LAG_S: Final = 300.0
@@ -47,22 +49,32 @@ def job_list(
     page = _number(query, "page", 1, None)
     per_page = _number(query, "resultsPerPage", _PER_PAGE, _MOST_PER_PAGE)
     statuses, types = _codes(query, "jobStatuses"), _codes(query, "jobTypes")
-    found = _in_period(query, jobs, client_utc, client_utc(now))
+    # Shifted to the zone of the list: from here on its days are those of UTC.
+    shift_s = config.list_zone_h * 3600
+    found = _in_period(
+        query, jobs, lambda job: client_utc(job.accepted_at) + shift_s, client_utc(now) + shift_s
+    )
     if config.list_lag_s:
-        found = [job for job in found if job.accepted_at <= now - config.list_lag_s]
+        found = found[: bisect_right(found, now - config.list_lag_s, key=lambda job: job.accepted_at)]
+    if config.list_keeps is not None:
+        found = found[max(0, len(found) - config.list_keeps) :]
     if statuses is not None:
         found = [job for job in found if job.state(now).code in statuses]
-    if types is not None and _CONTACT_DETAILS not in types:
-        found = ()
+    if types is not None:
+        found = [job for job in found if _type_code(job) in types]
+    if config.list_hides_type:
+        found = [job for job in found if job.job_type is not None]
     if config.list_newest_first:
         found = found[::-1]
     shown = found[(page - 1) * per_page : page * per_page]
     rows: list[Row] = [
         {
             "jobId": job.job_id,
-            "jobType": _TYPE,
-            "jobStatus": job.state(now).word,
-            "createdDate": day_text(client_utc(job.accepted_at)),
+            "jobType": job.job_type or config.list_type,
+            "jobStatus": job.state(now).word if config.list_status == "word" else job.state(now).code,
+            "createdDate": created_text(
+                client_utc(job.accepted_at), config.list_dates, zone_h=config.list_zone_h
+            ),
             "creditsConsumed": job.debited(now),
         }
         for job in shown
@@ -104,7 +116,7 @@ def usage(
             "start": start,
             "end": end,
             "usageForAccount": [
-                {"api": _TYPE, "transactions": ids, "date": date} for date, ids in sorted(per_date.items())
+                {"api": _API, "transactions": ids, "date": date} for date, ids in sorted(per_date.items())
             ],
             # The vendor always gives a number; without a quota it is one that nobody uses up.
             "creditsForAccount": [
@@ -116,14 +128,18 @@ def usage(
 
 
 def _in_period(
-    query: Mapping[str, str], jobs: JobTable, client_utc: Callable[[float], float], today_utc: float
+    query: Mapping[str, str], jobs: JobTable, created: Callable[[Job], float], today: float
 ) -> Sequence[Job]:
     period, start, end = query.get("period"), query.get("start"), query.get("end")
     if period and not (start or end):
         period_bounds(period, None, None)  # refuses an unknown period
-        start = end = period_text(today_utc, period)
+        start = end = period_text(today, period)
     first, over = period_bounds(period or "day", start, end)
-    return jobs.between(first, over, key=lambda job: client_utc(job.accepted_at))
+    return jobs.between(first, over, key=created)
+
+
+def _type_code(job: Job) -> int | None:
+    return _CONTACT_DETAILS if job.job_type is None else _TYPE_CODES.get(job.job_type)
 
 
 def _required(query: Mapping[str, str], name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import MAXYEAR, UTC, datetime
+from datetime import MAXYEAR, UTC, datetime, timedelta, timezone
 from email.utils import formatdate
-from typing import Final
+from typing import Final, Literal
 
 from bulkjobs.simulator.messages import Refusal
 
-__all__ = ["day_text", "expiry_text", "http_date", "period_bounds", "period_text"]
+__all__ = ["created_text", "expiry_text", "http_date", "period_bounds", "period_text"]
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -29,9 +29,22 @@ def http_date(utc: float) -> str:
     return formatdate(utc, usegmt=True)
 
 
-def day_text(utc: float) -> str:
-    """Writes the day, `YYYY-MM-DD`."""
-    return period_text(utc, "day")
+def created_text(utc: float, form: Literal["day", "time", "zoned"] = "zoned", *, zone_h: float = 0.0) -> str:
+    """Writes when a job was made, e.g. `2016-09-15`, `2016-09-15T03:36:05` or `2016-09-15T03:36:05.000-07:00`.
+
+    Args:
+        utc: Unix seconds.
+        form: day precision as in the vendor's job list, or the time besides, without or with its zone.
+        zone_h: hours that the zone is ahead of UTC.
+    """
+    at = datetime.fromtimestamp(utc, timezone(timedelta(hours=zone_h)))
+    match form:
+        case "day":
+            return at.date().isoformat()
+        case "time":
+            return at.replace(tzinfo=None).isoformat(timespec="seconds")
+        case "zoned":
+            return at.isoformat(timespec="milliseconds")
 
 
 def period_text(utc: float, period: str) -> str:

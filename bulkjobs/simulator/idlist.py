@@ -1,15 +1,19 @@
-"""Checks the body of a submission: ids as plain digits, a comma or a newline between each two."""
+"""Checks the body of a submission: ids as plain digits, a comma or a newline between each two, none of them bad."""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bulkjobs.errors import ConfigError
 from bulkjobs.simulator.messages import Refusal
 
-__all__ = ["count_ids"]
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["IdRule", "count_ids", "too_many"]
 
 _SEPARATORS: Final = b",\n"
 _MOST_DIGITS: Final = 19
@@ -39,12 +43,15 @@ def count_ids(body: bytes, *, max_ids: int) -> int:
             400, "400-107", f"Please enter a valid number for contactId. Given value is {_culprit(body)}"
         )
     if not 1 <= ids <= max_ids:
-        raise Refusal(
-            400,
-            "400-151",
-            f"Bulk enrichment API accepts minimum 1 and maximum {max_ids} records at a time.",
-        )
+        raise too_many(max_ids)
     return ids
+
+
+def too_many(max_ids: int) -> Refusal:
+    """Gives the refusal of a body that is too long, or empty. Source: the vendor's token page."""
+    return Refusal(
+        400, "400-151", f"Bulk enrichment API accepts minimum 1 and maximum {max_ids} records at a time."
+    )
 
 
 def _count_if_clean(body: bytes) -> int | None:
@@ -73,3 +80,34 @@ def _culprit(body: bytes) -> str:
         if not _ID.fullmatch(piece):
             return repr(piece[:40].decode("ascii", "backslashreplace"))
     raise AssertionError("a body of nothing but ids is never refused")
+
+
+class IdRule:
+    """Says of which ids something holds: given ones, or all that end in given digits.
+
+    Args:
+        rule: a set of ids, or a text like `13,*0007`: the id 13, and every id that ends in 0007.
+
+    Raises:
+        ConfigError: the text is not of that form.
+    """
+
+    def __init__(self, rule: str | Collection[int]) -> None:
+        pieces = rule.split(",") if isinstance(rule, str) else map(str, rule)
+        exact: set[bytes] = set()
+        endings: set[bytes] = set()
+        for piece in filter(None, map(str.strip, pieces)):
+            if not re.fullmatch(r"[*]?[0-9]{1,19}", piece):
+                raise ConfigError(f"{piece!r} is no id and no ending; write ids and *DIGITS, e.g. 13,*0007.")
+            (endings if piece.startswith("*") else exact).add(piece.removeprefix("*").encode())
+        self._exact = frozenset(exact)
+        self._endings = tuple(ending + b"\n" for ending in sorted(endings))
+
+    def holds_for_any(self, body: bytes) -> bool:
+        """Tells whether it holds for one of the ids in a body that is a list of ids."""
+        if not (self._exact or self._endings):
+            return False
+        lines = body.replace(b",", b"\n") + b"\n"
+        if any(ending in lines for ending in self._endings):
+            return True
+        return bool(self._exact) and not self._exact.isdisjoint(lines.split())

@@ -61,7 +61,14 @@ class Job:
     starts_at: float
     ends_at: float
     fails: bool
+    foreign: bool = False
+    """Somebody else made it on the same account."""
+    job_type: str | None = None
+    """As the job list names it; None for a contact job."""
     aborted: bool = False
+    position: int = 0
+    length: int = 0
+    """Where its body stands in the books."""
 
     def state(self, now: float) -> State:
         """Works out the state at a time not before the acceptance."""
@@ -134,11 +141,20 @@ class JobTable:
                 f"Insufficient transaction quota. The job needs {ids}, {quota - self._spoken_for_ids} remain.",
             )
 
-    def create(self, *, ids: int, sha256: bytes, webhook: str | None, at: float, now: float) -> Job:
-        """Makes a job that appears at `at`, now or later. It takes its slot and its quota at once."""
+    def draw(
+        self,
+        *,
+        ids: int,
+        sha256: bytes,
+        at: float,
+        webhook: str | None = None,
+        foreign: bool = False,
+        job_type: str | None = None,
+    ) -> Job:
+        """Draws a job that appears at `at`, now or later. It is none until it is entered."""
         config, number = self._config, next(self._numbers)
         starts_at = at + self._seconds(config.queue_time)
-        job = Job(
+        return Job(
             job_id=opaque_id(config.seed, "job", number),
             number=number,
             ids=ids,
@@ -148,24 +164,28 @@ class JobTable:
             starts_at=starts_at,
             ends_at=starts_at + self._seconds(config.job_time),
             fails=self._draw.random() < config.job_failure_rate,
+            foreign=foreign,
+            job_type=job_type,
         )
+
+    def enter(self, job: Job, now: float) -> None:
+        """Makes a job; it takes its slot and its quota at once, also when it appears later."""
         self._active += 1
-        self._spoken_for_ids += ids
-        heappush(self._running, (job.ends_at, number, job))
-        heappush(self._late, (at, number, job))
+        self._spoken_for_ids += job.ids
+        heappush(self._running, (job.ends_at, job.number, job))
+        heappush(self._late, (job.accepted_at, job.number, job))
         self.advance(now)
-        return job
 
     def find(self, job_id: str) -> Job:
-        """Finds a job.
+        """Finds a contact job.
 
         Raises:
             Refusal: 404, there is none of that id, or not yet.
         """
-        try:
-            return self._by_id[job_id]
-        except KeyError:
-            raise Refusal(404, "404-151", "Job not found.") from None
+        job = self._by_id.get(job_id)
+        if job is None or job.job_type is not None:
+            raise Refusal(404, "404-151", "Job not found.")
+        return job
 
     def cancel(self, job: Job, now: float) -> None:
         """Aborts a job whose processing has not begun; its slot and its quota are free again.

@@ -17,6 +17,9 @@ class Kind(StrEnum):
 
     SUBMIT = "submit"
     STATUS = "status"
+    RESULTS = "results"
+    FILE = "file"
+    """The download of a results file by its link. It has no token, so it is of no account: never throttled."""
     CANCEL = "cancel"
     LIST = "list"
     USAGE = "usage"

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from bulkjobs.errors import ConfigError
 from bulkjobs.simulator.messages import SimReply, SimRequest, Wire
-from bulkjobs.simulator.service import API, BOOKS, LOGIN, Service
+from bulkjobs.simulator.routes import API, BOOKS, LOGIN
+from bulkjobs.simulator.service import Service
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +28,8 @@ __all__ = ["SimulatorServer"]
 _MAX_BODY_BYTES: Final = 8 * 2**20
 # What load balancers before such a service commonly use; a client must cope with its end.
 _KEEP_ALIVE_S: Final = 75.0
+# Answers up to this size leave in one piece.
+_BLOCK_BYTES: Final = 64 * 2**10
 # How long shutting down waits for replies under way; a simulated latency may be much longer.
 _GRACE_S: Final = 0.1
 # The on switch and no seconds to linger: closing throws away what is unsent and sends RST.
@@ -172,12 +175,14 @@ def _sim_request(request: web.BaseRequest, body: bytes) -> SimRequest:
 async def _put(reply: SimReply, request: web.BaseRequest) -> web.StreamResponse:
     transport = request.transport
     response: web.StreamResponse
-    if reply.wire is Wire.CUT:
+    if reply.wire is Wire.CUT or len(reply.body) > _BLOCK_BYTES:
         response = web.StreamResponse(status=reply.status, headers=reply.headers)
         response.content_type = reply.content_type
         response.content_length = len(reply.body)
         await response.prepare(request)
-        await response.write(reply.body[: len(reply.body) // 2])
+        end = len(reply.body) // 2 if reply.wire is Wire.CUT else len(reply.body)
+        for at in range(0, end, _BLOCK_BYTES):  # at the pace at which the client reads
+            await response.write(reply.body[at : min(at + _BLOCK_BYTES, end)])
     else:
         response = web.Response(
             status=reply.status, body=reply.body, headers=reply.headers, content_type=reply.content_type

@@ -10,44 +10,52 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Final, Self
 
 from bulkjobs.simulator.account import Throttle, Tokens
 from bulkjobs.simulator.admin import job_list, usage
 from bulkjobs.simulator.answers import Answer, error_answer, render
-from bulkjobs.simulator.books import Books
+from bulkjobs.simulator.books import Books, Post
 from bulkjobs.simulator.config import NOTHING, ServiceConfig
-from bulkjobs.simulator.dates import expiry_text, http_date
-from bulkjobs.simulator.faults import Effect, Faults, spoil
-from bulkjobs.simulator.idlist import count_ids
+from bulkjobs.simulator.dates import created_text, expiry_text, http_date
+from bulkjobs.simulator.faults import Effect, Faults, refusal, spoil
+from bulkjobs.simulator.foreign import Others
+from bulkjobs.simulator.idlist import IdRule, count_ids, too_many
 from bulkjobs.simulator.jobs import Job, JobTable, State, opaque_id
-from bulkjobs.simulator.messages import Kind, Refusal, SimReply, SimRequest
+from bulkjobs.simulator.messages import Kind, Refusal, SimReply, SimRequest, Wire
+from bulkjobs.simulator.results import check_link, check_ready, descriptor, results_file
+from bulkjobs.simulator.routes import API, BOOKS, host_of, job_id_of, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from bulkjobs.simulator.faults import Fault
 
-__all__ = ["API", "BOOKS", "LOGIN", "Service"]
+__all__ = ["Service"]
 
-API: Final = "/api/v1"
-LOGIN: Final = "/Auth/login/v1/token"
-BOOKS: Final = "/_sim/books"
-
-_JOBS: Final = f"{API}/contact/job"
-_METHODS: Final = {
-    _JOBS: {"POST": Kind.SUBMIT},
-    f"{API}/admin/jobs": {"GET": Kind.LIST},
-    f"{API}/admin/usage": {"GET": Kind.USAGE},
-    LOGIN: {"POST": Kind.LOGIN},
-    f"{LOGIN}.json": {"POST": Kind.LOGIN},
-}
-_JOB_METHODS: Final = {"GET": Kind.STATUS, "DELETE": Kind.CANCEL}
 _CONTENT_TYPES: Final = ("text/plain", "application/octet-stream")
 _STATUS_ROOT: Final = "BulkLeadEnrichmentStatus"
 _NO_REPLY: Final = SimReply(status=200, body=b"", content_type="text/plain")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """Is one request on its way through the service, and what it led to."""
+
+    kind: Kind
+    allowed: tuple[str, ...]
+    """The methods that its path knows."""
+    request: SimRequest
+    now: float
+    number: int
+    """Order of arrival among those of its kind, from 1."""
+    sha256: bytes = b""
+    """Of a submission's body."""
+    fault: Fault | None = None
+    job: Job | None = None
+    """The job that it made."""
 
 
 class Service:
@@ -73,7 +81,9 @@ class Service:
         self._faults = Faults(self.config.faults, seed=self.config.seed)
         self._latency = Random(f"{self.config.seed}/latency")  # noqa: S311 - repeatable on purpose
         self._diagnostics = 0
-        self._books = Books(self.config.books, client_utc=client_utc)
+        self._bad_ids = IdRule(self.config.bad_ids)
+        self._books = Books(self.config.books, client_utc=client_utc, sync=self.config.books_sync)
+        self._others = Others(self.config, self._jobs, self._books)
 
     def __enter__(self) -> Self:
         return self
@@ -86,27 +96,60 @@ class Service:
         self._books.close()
 
     def handle(self, request: SimRequest, now: float) -> SimReply:
-        """Takes one request at a time not before the last one's, and gives what the client is to see of it."""
+        """Takes one request at a time not before the last one's, and gives what the client is to see of it.
+
+        Raises:
+            OSError: the books cannot be written. Nothing of the request was entered and no job was made, or, when
+                only the journal failed, the job stands in the books.
+        """
         self._jobs.advance(now)
         if request.path.startswith("/_sim/"):
             return self._show_books(request, now)
-        kind, allowed = _kind_of(request)
+        kind, allowed = kind_of(request)
         self._books.requests[kind] += 1
+        call = _Call(kind=kind, allowed=allowed, request=request, now=now, number=self._books.requests[kind])
+        if kind is Kind.SUBMIT:
+            call.sha256 = hashlib.sha256(request.body).digest()
         try:
             self._let_in(kind, request, now)
-            reply = self._meet_faults(kind, allowed, request, now)
-        except Refusal as refusal:
-            reply = self._refuse(kind, refusal, request)
+            reply = self._among_others(call)
+        except Refusal as refused:
+            reply = self._refuse(kind, refused, request)
         if self.config.latency != NOTHING:
             span = self.config.latency
-            reply = replace(reply, delay_s=self._latency.uniform(span.min_s, span.max_s))
+            latency_s = self._latency.uniform(span.min_s, span.max_s)
+            reply = replace(reply, delay_s=reply.delay_s + latency_s)
+        if kind is Kind.SUBMIT:
+            self._books.note(self._post(call, reply))
         return reply
+
+    def _post(self, call: _Call, reply: SimReply) -> Post:
+        fault, body = call.fault, call.request.body
+        unasked = fault is not None and fault.effect is Effect.BEFORE
+        try:
+            ids = count_ids(body, max_ids=len(body)) if call.job is None else call.job.ids
+        except Refusal:
+            ids = None
+        return Post(
+            at=call.now,
+            number=call.number,
+            body_bytes=len(body),
+            sha256=call.sha256,
+            ids=ids,
+            status=None if unasked and reply.wire in (Wire.RESET, Wire.CLOSE) else reply.status,
+            job_id=None if call.job is None else call.job.job_id,
+            wire=reply.wire.value,
+            fault=None if fault is None else fault.name,
+        )
 
     def _let_in(self, kind: Kind, request: SimRequest, now: float) -> None:
         """Passes a request that token and throttle let through.
 
         A token that never was one belongs to no account: it is refused, but not counted. An expired one is.
+        A link to a file takes no token at all.
         """
+        if kind is Kind.FILE:
+            return
         token = request.headers.get("accesstoken")
         if kind is not Kind.LOGIN and not self._tokens.known(token):
             raise Refusal(401, "401-152", "No valid accessToken in the header.")
@@ -129,70 +172,137 @@ class Service:
                 text = lie
         return (("Retry-After", text),)
 
-    def _meet_faults(self, kind: Kind, allowed: tuple[str, ...], request: SimRequest, now: float) -> SimReply:
-        fault = self._faults.draw(kind, self._books.requests[kind])
-        if fault is None:
-            return self._answer(kind, allowed, request, now, appears_at=now)
+    def add_foreign(self, ids: Iterable[int], now: float, *, job_type: str | None = None) -> str:
+        """Makes a job as somebody else on the account, whether there is room or not, and gives its id.
+
+        Args:
+            ids: what it is made of.
+            now: a time not before that of the last request.
+            job_type: for a job that is not of contacts, the type that the job list shows, e.g. `enrich`.
+        """
+        self._jobs.advance(now)
+        return self._others.add(ids, now, job_type=job_type).job_id
+
+    def _among_others(self, call: _Call) -> SimReply:
+        """Answers a request while others on the account make jobs of their own."""
+        before = after = 0
+        if call.kind is Kind.SUBMIT:
+            before, after = self._others.around_submission(call.request.body)
+        elif call.kind is Kind.LIST:
+            after = self._others.after_page()
+        self._others.appear(before, call.now)
+        try:
+            return self._meet_faults(call)
+        finally:
+            self._others.appear(after, call.now)
+
+    def _meet_faults(self, call: _Call) -> SimReply:
+        fault, earlier_id = self._faults.draw(call.kind, call.number), self._books.last_job_id
+        if fault is None or (fault.what == "reused" and not (call.kind is Kind.SUBMIT and earlier_id)):
+            return self._answer(call, appears_at=call.now)
+        call.fault = fault
         self._books.faults[fault.name] += 1
-        return self._spoil(fault, kind, allowed, request, now)
+        if refused := refusal(fault):
+            self._strike(fault, refused, call.now)
+            raise refused
+        reply = self._before_spoiling(fault, call)
+        request, code = call.request, self._diagnostic_code()
+        if fault.what == "reused":
+            return render(_accepted(earlier_id or ""), as_json=request.wants_json)
+        return spoil(fault, reply, request=request, slow_s=self.config.faults.slow_s, diagnostic_code=code)
 
-    def _spoil(
-        self, fault: Fault, kind: Kind, allowed: tuple[str, ...], request: SimRequest, now: float
-    ) -> SimReply:
-        reply = _NO_REPLY
-        if fault.effect is not Effect.BEFORE:
-            late = fault.effect is Effect.LATE
-            appears_at = now + self.config.faults.late_s if late else now
-            try:
-                reply = self._answer(kind, allowed, request, now, appears_at=appears_at)
-            except Refusal as refusal:
-                reply = self._refuse(kind, refusal, request)
-        return spoil(fault, reply, as_json=request.wants_json, diagnostic_code=self._diagnostic_code())
+    def _strike(self, fault: Fault, refused: Refusal, now: float) -> None:
+        """Does what a fault does to the account, besides the answer."""
+        if fault.what == "expire":
+            self._tokens.expire(now)
+        elif fault.what == "lockout":
+            self._throttle.lock(now)
+            refused.headers = self._retry_after(now)
 
-    def _answer(
-        self, kind: Kind, allowed: tuple[str, ...], request: SimRequest, now: float, *, appears_at: float
-    ) -> SimReply:
-        match kind:
+    def _before_spoiling(self, fault: Fault, call: _Call) -> SimReply:
+        """Gives the reply that the client should have had, if the request takes effect."""
+        if fault.effect is Effect.BEFORE:
+            return _NO_REPLY
+        late = fault.effect is Effect.LATE
+        try:
+            return self._answer(call, appears_at=call.now + self.config.faults.late_s if late else call.now)
+        except Refusal as refused:
+            return self._refuse(call.kind, refused, call.request)
+
+    def _answer(self, call: _Call, *, appears_at: float) -> SimReply:
+        request, now = call.request, call.now
+        match call.kind:
             case Kind.SUBMIT:
-                answer = self._submit(request, now, appears_at)
+                answer = self._submit(call, appears_at)
             case Kind.STATUS:
-                answer = _status(self._jobs.find(_job_id(request)), now)
+                answer = _status(self._jobs.find(job_id_of(request)), now)
+            case Kind.RESULTS | Kind.FILE:
+                return self._download(call)
             case Kind.CANCEL:
-                job = self._jobs.find(_job_id(request))
+                job = self._jobs.find(job_id_of(request))
                 self._jobs.cancel(job, now)
                 answer = _status(job, now)
             case Kind.LIST:
                 answer = job_list(request.query, self._jobs, self.config, now, self._client_utc)
             case Kind.USAGE:
-                jobs_url = f"http://{request.headers.get('host', 'localhost')}{API}/admin/jobs"
+                jobs_url = f"http://{host_of(request)}{API}/admin/jobs"
                 answer = usage(
                     request.query, self._jobs, self.config, now, self._client_utc, jobs_url=jobs_url
                 )
             case Kind.LOGIN:
                 answer = self._login(request, now)
             case Kind.OTHER:
-                if allowed:
-                    headers = (("Allow", ", ".join(allowed)),)
-                    raise Refusal(405, "405-151", "Method not allowed.", headers=headers)
-                raise Refusal(404, "404-152", "There is nothing at this path.")
+                raise _nowhere(call.allowed)
         return render(answer, as_json=request.wants_json)
 
-    def _submit(self, request: SimRequest, now: float, appears_at: float) -> Answer:
+    def _submit(self, call: _Call, appears_at: float) -> Answer:
+        request = call.request
         if request.headers.get("content-type", "").lower() not in _CONTENT_TYPES:
             raise Refusal(415, "415-151", f"Content-Type must be one of {', '.join(_CONTENT_TYPES)}.")
+        self._check_size(request.body)
         try:
             ids = count_ids(request.body, max_ids=self.config.max_ids)
         except Refusal:
             self._books.malformed += 1
             raise
+        if self._bad_ids.holds_for_any(request.body):
+            self._books.bad_ids += 1
+            raise Refusal(400, "400-108", "Executive id is not valid.")
         self._jobs.check_room(ids)
-        sha256 = hashlib.sha256(request.body).digest()
-        webhook = request.query.get("webhook")
-        job = self._jobs.create(ids=ids, sha256=sha256, webhook=webhook, at=appears_at, now=now)
+        job = self._jobs.draw(
+            ids=ids, sha256=call.sha256, at=appears_at, webhook=request.query.get("webhook")
+        )
         self._books.add(job, request.body)
-        # The vendor's `type` is `contacts` here and `contact` from then on.
-        content = {"jobId": job.job_id, "status": State.ACCEPTED.word, "type": "contacts"}
-        return Answer(root=_STATUS_ROOT, content=content)
+        self._jobs.enter(job, call.now)
+        call.job = job
+        return _accepted(job.job_id)
+
+    def _check_size(self, body: bytes) -> None:
+        most = self.config.max_body_bytes
+        if most is None or len(body) <= most:
+            return
+        self._books.too_large += 1
+        if self.config.body_refusal == 413:  # noqa: PLR2004 - an HTTP status
+            raise Refusal(413, "413-151", f"The request body is larger than {most} bytes.")
+        fit = max(1, body.replace(b",", b"\n").count(b"\n", 0, most))
+        raise too_many(fit)
+
+    def _download(self, call: _Call) -> SimReply:
+        request, now = call.request, call.now
+        if call.kind is Kind.FILE:
+            job = self._jobs.find(check_link(request.path, request.query, self.config, now))
+        else:
+            job = self._jobs.find(job_id_of(request))
+        check_ready(job, self.config, now)
+        if call.kind is Kind.RESULTS and self.config.results_shape == "link":
+            created = created_text(self._client_utc(job.accepted_at), zone_h=self.config.list_zone_h)
+            answer = descriptor(
+                job, self.config, now, host=host_of(request), job_type=self.config.list_type, created=created
+            )
+            return render(answer, as_json=request.wants_json)
+        body = self._books.body(job.job_id)
+        assert body is not None, "every job stands in the books"
+        return results_file(job, body, self.config, now)
 
     def _login(self, request: SimRequest, now: float) -> Answer:
         query = request.query
@@ -244,7 +354,8 @@ class Service:
         """Gives the counts, as `GET /_sim/books` shows them.
 
         `max_in_window` is the most counted requests in any sliding window, refused ones included unless they
-        came during a lock-out; null without a rate. Times are the client's Unix seconds.
+        came during a lock-out; null without a rate. `foreign_` counts jobs of others, which no other count holds.
+        Times are the client's Unix seconds.
         """
         books, throttle, client_utc = self._books, self._throttle, self._client_utc
         return {
@@ -253,6 +364,10 @@ class Service:
             "repeated_bodies": books.repeated_bodies,
             "submits_refused": books.submits_refused,
             "malformed_bodies": books.malformed,
+            "bad_id_refusals": books.bad_ids,
+            "too_large": books.too_large,
+            "foreign_jobs": books.foreign_jobs,
+            "foreign_ids": books.foreign_ids,
             "unauthorized": books.unauthorized,
             "requests": {kind.value: books.requests[kind] for kind in Kind},
             "throttled": throttle.refused,
@@ -273,19 +388,16 @@ class Service:
         }
 
 
-def _kind_of(request: SimRequest) -> tuple[Kind, tuple[str, ...]]:
-    """Gives the kind of a request, and the methods its path knows."""
-    path = request.path
-    if path.startswith(f"{_JOBS}/"):
-        job_id = path.removeprefix(f"{_JOBS}/")
-        methods = _JOB_METHODS if job_id and "/" not in job_id else {}
-    else:
-        methods = _METHODS.get(path, {})
-    return methods.get(request.method, Kind.OTHER), tuple(methods)
+def _nowhere(allowed: tuple[str, ...]) -> Refusal:
+    if allowed:
+        return Refusal(405, "405-151", "Method not allowed.", headers=(("Allow", ", ".join(allowed)),))
+    return Refusal(404, "404-152", "There is nothing at this path.")
 
 
-def _job_id(request: SimRequest) -> str:
-    return request.path.rpartition("/")[2]
+def _accepted(job_id: str) -> Answer:
+    # The vendor's `type` is `contacts` here and `contact` from then on.
+    content = {"jobId": job_id, "status": State.ACCEPTED.word, "type": "contacts"}
+    return Answer(root=_STATUS_ROOT, content=content)
 
 
 def _status(job: Job, now: float) -> Answer:

@@ -8,7 +8,7 @@ from typing import Final
 from bulkjobs.errors import ConfigError
 from bulkjobs.simulator.config import Limit, Span
 
-__all__ = ["read_count", "read_duration", "read_rate", "read_span"]
+__all__ = ["read_count", "read_counts", "read_duration", "read_rate", "read_rule", "read_span", "read_text"]
 
 _UNITS_S: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -60,3 +60,25 @@ def read_count(text: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,15}", text):
         raise ConfigError(f"{text!r} is no count; write a whole number, or none.")
     return int(text)
+
+
+def read_counts(text: str) -> tuple[int, ...]:
+    """Reads whole numbers with a comma between each two, or `none` for none at all.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    numbers = [read_count(piece) for piece in text.split(",")] if text != "none" else []
+    if None in numbers:
+        raise ConfigError(f"{text!r} are no counts; write whole numbers, e.g. 100,10000, or none.")
+    return tuple(number for number in numbers if number is not None)
+
+
+def read_rule(text: str) -> str:
+    """Reads a rule for ids as it stands, unchecked, or `none` for one that holds for no id."""
+    return "" if text == "none" else text
+
+
+def read_text(text: str) -> str | None:
+    """Reads any text, or `none`."""
+    return None if text == "none" else text

@@ -16,12 +16,25 @@ from bulkjobs.model import JobId, Request, RequestKind
 if TYPE_CHECKING:
     from bulkjobs.endpoints import Endpoint
 
-__all__ = ["AnswerFormat", "login_request", "secrets_of", "status_request", "submit_request"]
+__all__ = [
+    "JOBS_PER_PAGE",
+    "AnswerFormat",
+    "list_request",
+    "login_request",
+    "results_link_request",
+    "results_request",
+    "secrets_of",
+    "status_request",
+    "submit_request",
+]
 
 AnswerFormat = Literal["json", "xml"]
 """What the server is asked to answer in; answers are read by their content all the same."""
 
 _MEDIA_TYPES: Final[dict[AnswerFormat, str]] = {"json": "application/json", "xml": "application/xml"}
+
+JOBS_PER_PAGE: Final = 50
+"""The most that the list of jobs gives at a time. Source: vendor article "[GET] - Bulk Jobs List"."""
 
 _TOKEN_HEADER: Final = "accessToken"  # noqa: S105 - the name of the header, not a token
 _SECRET_PARAMETERS: Final = frozenset({"clientSecret", "webhook"})
@@ -86,6 +99,55 @@ def status_request(
     """
     url = f"{base_url.rstrip('/')}{endpoint.path}/{quote(job_id, safe='')}"
     return Request(kind=RequestKind.STATUS, method="GET", url=url, headers=_common_headers(token, accept))
+
+
+def list_request(
+    *, base_url: str, first_day: str, last_day: str, page: int, token: str, accept: AnswerFormat
+) -> Request:
+    """Writes the request for one page of the list of jobs of some days, for all kinds and states of job.
+
+    Args:
+        base_url: as for `submit_request`.
+        first_day: as `2026-01-31`; which zone the server takes for its days is not known.
+        last_day: included.
+        page: from 1.
+        token: as for `submit_request`.
+        accept: as for `submit_request`.
+
+    Raises:
+        ConfigError: the token cannot stand in a header. The message does not show it.
+
+    Source: vendor article "[GET] - Bulk Jobs List". How lists of states and types are written is not known, so none
+    are given.
+    """
+    query = f"period=day&start={first_day}&end={last_day}&page={page}&resultsPerPage={JOBS_PER_PAGE}"
+    url = f"{base_url.rstrip('/')}/admin/jobs?{query}"
+    return Request(kind=RequestKind.LIST, method="GET", url=url, headers=_common_headers(token, accept))
+
+
+def results_request(endpoint: Endpoint, *, base_url: str, job_id: JobId, token: str) -> Request:
+    """Writes the request for the results of a job. JSON is asked for: a file comes as a file all the same.
+
+    Raises:
+        ConfigError: the token cannot stand in a header. The message does not show it.
+
+    Source: public client code for `contact/job`; vendor articles for other kinds of job.
+    """
+    url = f"{base_url.rstrip('/')}{endpoint.path}/{quote(job_id, safe='')}/results"
+    return Request(kind=RequestKind.RESULTS, method="GET", url=url, headers=_common_headers(token, "json"))
+
+
+def results_link_request(url: str, *, base_url: str) -> Request:
+    """Writes the request for a results file at the address that the server gave, without the token.
+
+    Raises:
+        ConfigError: it is no address to be trusted with anything: neither https nor on the host of the API.
+    """
+    link, api = urlsplit(url), urlsplit(base_url)
+    if link.scheme != "https" and (link.scheme, link.netloc) != (api.scheme, api.netloc):
+        raise ConfigError("The server names a results file at an address that is not https.")
+    headers = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", _USER_AGENT))
+    return Request(kind=RequestKind.RESULTS, method="GET", url=url, headers=headers)
 
 
 def login_request(*, login_url: str, client_id: str, client_secret: str) -> Request:

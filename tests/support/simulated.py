@@ -75,11 +75,12 @@ class SimulatedTransport:
         if self._on_leaving is not None:
             await self._on_leaving(request)
         self.requests.append(request)
-        reply = self._service.handle(_as_seen(request), self._clock.utc())
+        sent_utc = self._clock.utc()
+        reply = self._service.handle(_as_seen(request), sent_utc)
         await asyncio.sleep(min(reply.delay_s, self._timeout_s))
-        return self._evidence(reply, started_utc)
+        return self._evidence(reply, started_utc, sent_utc)
 
-    def _evidence(self, reply: SimReply, started_utc: float) -> Evidence:
+    def _evidence(self, reply: SimReply, started_utc: float, sent_utc: float) -> Evidence:
         ended_utc = self._clock.utc()
         error = "TimeoutError" if reply.delay_s >= self._timeout_s else _NO_ANSWER.get(reply.wire)
         if error is not None:
@@ -89,8 +90,10 @@ class SimulatedTransport:
                 ended_utc=ended_utc,
                 error=error,
                 connection_reused=False,
+                sent_utc=sent_utc,
             )
         cut = reply.wire is Wire.CUT
+        body = reply.body[: len(reply.body) // 2] if cut else reply.body
         return Evidence(
             phase=Phase.STATUS_READ if cut else Phase.COMPLETE,
             started_utc=started_utc,
@@ -98,9 +101,12 @@ class SimulatedTransport:
             status=reply.status,
             retry_after=dict(reply.headers).get("Retry-After"),
             content_type=reply.content_type,
-            body=reply.body[: len(reply.body) // 2] if cut else reply.body,
+            body=body,
             error=_CUT if cut else None,
             connection_reused=False,
+            answer_bytes=len(body),
+            sent_utc=sent_utc,
+            answered_utc=ended_utc,
         )
 
 
@@ -110,7 +116,7 @@ def _as_seen(request: Request) -> SimRequest:
         method=request.method,
         path=unquote(url.path),
         query=dict(parse_qsl(url.query, keep_blank_values=True)),
-        headers={name.lower(): value for name, value in request.headers},
+        headers={"host": url.netloc, **{name.lower(): value for name, value in request.headers}},
         body=request.body,
     )
 
@@ -154,8 +160,9 @@ class Account:
                 SimRequest(method="GET", path=f"/_sim/books/jobs{path}", query={}, headers={}), now
             ).body
 
-        jobs = [json.loads(line)["jobId"] for line in show("").splitlines()]
-        return cls(run_dir=run_dir, bodies={job: show(f"/{job}/ids") for job in jobs})
+        jobs = [json.loads(line) for line in show("").splitlines()]
+        ours = [job["jobId"] for job in jobs if not job["foreign"]]
+        return cls(run_dir=run_dir, bodies={job: show(f"/{job}/ids") for job in ours})
 
     @classmethod
     def from_file(cls, run_dir: Path, books: Path) -> Account:
@@ -164,7 +171,11 @@ class Account:
         jobs = json_lines(books.with_name(books.name + ".jsonl"))
         return cls(
             run_dir=run_dir,
-            bodies={job["jobId"]: text[job["position"] : job["position"] + job["length"]] for job in jobs},
+            bodies={
+                job["jobId"]: text[job["position"] : job["position"] + job["length"]]
+                for job in jobs
+                if not job["foreign"]
+            },
         )
 
     def check(self, ids: Iterable[int]) -> dict[str, Any]:

@@ -1,0 +1,241 @@
+"""Reads the server's list of jobs and the results of a job: what costs no quota and may be asked again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from bulkjobs.account.exchange import exchange
+from bulkjobs.errors import ConfigError
+from bulkjobs.model import Phase
+from bulkjobs.wire.answer import ErrorAnswer, ListedJob, MalformedAnswer, parse_job_list, parse_status
+from bulkjobs.wire.request import (
+    JOBS_PER_PAGE,
+    list_request,
+    results_link_request,
+    results_request,
+    status_request,
+)
+from bulkjobs.wire.results import ResultsLink, parse_results
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bulkjobs.account.auth import Authenticator
+    from bulkjobs.account.gate import Gate
+    from bulkjobs.endpoints import Endpoint
+    from bulkjobs.model import Evidence, JobId, JobStatus, Request
+    from bulkjobs.ports import Clock, RequestLog, Transport
+    from bulkjobs.wire.request import AnswerFormat
+
+__all__ = ["JobList", "JobReader", "Unreadable"]
+
+_OK: Final = 200
+_UNAUTHORIZED: Final = 401
+_SAYS_NOTHING: Final = frozenset({407, 408, 429})
+"""Of a proxy, or of the account's throttle."""
+_MOST_PAGES: Final = 10_000
+_MOST_READINGS: Final = 3
+"""Of a list whose pages shift while they are read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobList:
+    """Is the list of jobs of some days, read from the first page to the last without a job met twice."""
+
+    began_utc: float
+    jobs: dict[str, ListedJob] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """Says why something could not be read."""
+
+    reason: str
+    unsent: bool = False
+    """The server could not be reached at all."""
+
+
+class JobReader:
+    """Asks for the jobs of the account."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        base_url: str,
+        accept: AnswerFormat,
+        gate: Gate,
+        auth: Authenticator,
+        transport: Transport,
+        request_log: RequestLog,
+        clock: Clock,
+    ) -> None:
+        """Makes a reader; every request goes through the gate."""
+        self._endpoint = endpoint
+        self._base_url = base_url
+        self._accept = accept
+        self._gate = gate
+        self._auth = auth
+        self._transport = transport
+        self._request_log = request_log
+        self._clock = clock
+
+    async def jobs(self, since_utc: float, until_utc: float) -> JobList | Unreadable:
+        """Reads the list of the days from one before `since_utc` to one behind `until_utc`.
+
+        The server's zone is not known; a day more on both sides holds whatever it may be.
+
+        Raises:
+            GateStopped: requests of this kind are stopped.
+            AuthError: there is no token that the server takes.
+            ConfigError: the token file cannot be read.
+        """
+        days = _day(since_utc, -1), _day(until_utc, +1)
+        for _ in range(_MOST_READINGS):
+            read = await self._read_through(days)
+            if read is not None:
+                return read
+        return Unreadable(reason="its pages shift faster than they can be read")
+
+    async def alive(self) -> bool:
+        """Tells whether the service answers, by one page of the list of today's jobs.
+
+        That it does not want to show the list is an answer too; a page of a proxy or a portal is none.
+
+        Raises:
+            As `jobs`.
+        """
+        now = self._clock.utc()
+        evidence = await self._ask_for_page((_day(now, 0), _day(now, 0)), 1)
+        if evidence.status is not None and 400 <= evidence.status <= 499:  # noqa: PLR2004 - the class of refusals
+            return evidence.status not in _SAYS_NOTHING
+        return isinstance(_listed(evidence), list)
+
+    async def status(self, job_id: JobId) -> JobStatus | Unreadable:
+        """Reads what the server says of a job.
+
+        Raises:
+            As `jobs`.
+        """
+        answer = _body(
+            await self._ask(
+                lambda token: status_request(
+                    self._endpoint, base_url=self._base_url, job_id=job_id, token=token, accept=self._accept
+                )
+            )
+        )
+        if isinstance(answer, Unreadable):
+            return answer
+        try:
+            status = parse_status(answer)
+        except MalformedAnswer as error:
+            return Unreadable(reason=str(error))
+        if isinstance(status, ErrorAnswer):
+            return Unreadable(reason=f"the server says: {status}")
+        return (
+            status
+            if status.job_id == job_id
+            else Unreadable(reason=f"the answer is about job {status.job_id}")
+        )
+
+    async def results(self, job_id: JobId) -> frozenset[bytes] | Unreadable:
+        """Reads the ids that the results of a job hold.
+
+        Raises:
+            As `jobs`.
+        """
+        answer = _body(
+            await self._ask(
+                lambda token: results_request(
+                    self._endpoint, base_url=self._base_url, job_id=job_id, token=token
+                )
+            )
+        )
+        try:
+            read = answer if isinstance(answer, Unreadable) else parse_results(answer)
+            if not isinstance(read, ResultsLink):
+                return read
+            request = results_link_request(read.url, base_url=self._base_url)
+            answer = _body(await self._exchange(request))
+            read = answer if isinstance(answer, Unreadable) else parse_results(answer)
+        except (MalformedAnswer, ConfigError) as error:
+            return Unreadable(reason=str(error))
+        return (
+            Unreadable(reason="the results only name another address")
+            if isinstance(read, ResultsLink)
+            else read
+        )
+
+    async def _read_through(self, days: tuple[str, str]) -> JobList | Unreadable | None:
+        """Reads all pages; gives None when a job stood on two of them, for then another may have been passed over."""
+        found = JobList(began_utc=self._clock.utc())
+        before: list[ListedJob] = []
+        for number in range(1, _MOST_PAGES + 1):
+            page = _listed(await self._ask_for_page(days, number))
+            if isinstance(page, Unreadable):
+                return page
+            if not page or (page == before and len(page) < JOBS_PER_PAGE):
+                return found  # a server that knows no pages gives the same one again
+            for job in page:
+                if job.job_id in found.jobs:
+                    return None
+                found.jobs[job.job_id] = job
+            before = page
+        return Unreadable(reason=f"it has no end: {_MOST_PAGES} pages were read")
+
+    async def _ask_for_page(self, days: tuple[str, str], number: int) -> Evidence:
+        return await self._ask(
+            lambda token: list_request(
+                base_url=self._base_url,
+                first_day=days[0],
+                last_day=days[1],
+                page=number,
+                token=token,
+                accept=self._accept,
+            )
+        )
+
+    async def _ask(self, request: Callable[[str], Request]) -> Evidence:
+        """Asks once, and once more with a new token if the server does not take this one."""
+        token = await self._auth.token()
+        evidence = await self._exchange(request(token))
+        if evidence.status == _UNAUTHORIZED:
+            await self._auth.refresh(token, "HTTP 401 when asked for jobs")
+            token = await self._auth.token()
+            evidence = await self._exchange(request(token))
+        if evidence.status not in (None, _UNAUTHORIZED):
+            self._auth.worked(token)
+        return evidence
+
+    async def _exchange(self, request: Request) -> Evidence:
+        return await exchange(
+            request, gate=self._gate, transport=self._transport, request_log=self._request_log
+        )
+
+
+def _listed(evidence: Evidence) -> list[ListedJob] | Unreadable:
+    answer = _body(evidence)
+    if isinstance(answer, Unreadable):
+        return answer
+    try:
+        jobs = parse_job_list(answer)
+    except MalformedAnswer as error:
+        return Unreadable(reason=str(error))
+    return Unreadable(reason=f"the server says: {jobs}") if isinstance(jobs, ErrorAnswer) else jobs
+
+
+def _body(evidence: Evidence) -> bytes | Unreadable:
+    if evidence.status is None:
+        reason = evidence.error or "there was no answer"
+        return Unreadable(reason=reason, unsent=evidence.phase < Phase.HEADERS_SENT)
+    if evidence.status != _OK:
+        return Unreadable(reason=f"HTTP {evidence.status}")
+    if evidence.phase < Phase.COMPLETE or evidence.body_cut:
+        return Unreadable(reason="the answer broke off or is too long")
+    return evidence.body
+
+
+def _day(utc: float, offset: int) -> str:
+    return (datetime.fromtimestamp(utc, UTC) + timedelta(days=offset)).strftime("%Y-%m-%d")

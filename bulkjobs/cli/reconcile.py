@@ -1,0 +1,97 @@
+"""`bulkjobs reconcile`: settles held chunks, by the server's list of jobs or by a person's word."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from bulkjobs.cli.streams import tell
+from bulkjobs.cli.submit import resume_command, shown
+from bulkjobs.errors import ConfigError
+from bulkjobs.settings import merge
+
+if TYPE_CHECKING:
+    from bulkjobs.reconciler import Orders
+
+__all__ = ["reconcile"]
+
+_ADOPTION: Final = re.compile(r"([0-9]{1,12})=([A-Za-z0-9_-]{1,64})")
+_CHUNK: Final = re.compile(r"[0-9]{1,12}")
+
+
+def reconcile(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
+    *,
+    adopt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHUNK=JOB", help="Take this job for the held chunk's. May be repeated."),
+    ] = None,
+    resubmit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHUNK",
+            help="Send a held chunk again although its ids may then be paid for twice. May be repeated.",
+        ),
+    ] = None,
+    webhook_calls: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Log of webhook calls: a line each, with the address called and what was sent to it.",
+        ),
+    ] = None,
+    given: Mapping[str, object],
+) -> int:
+    """Settles held chunks and submits nothing.
+
+    Without --adopt and --resubmit every held chunk is compared with the server's list of jobs: its job is adopted, or
+    it is proved that there is none, or it stays held. That takes at least two times --settle and no quota.
+    """
+    if not run.is_dir():
+        raise ConfigError(f"There is no run directory {run}.")
+    orders = _orders(adopt or (), resubmit or (), webhook_calls)
+    if orders.resubmit:
+        chunks = ", ".join(map(str, orders.resubmit))
+        tell(
+            f"bulkjobs: chunk {chunks} goes out again with the next resume. If the server did make a job of it, "
+            f"its ids are paid for twice. They are listed in {run / 'duplicate-risk'} when it is sent.",
+            level="warn",
+        )
+    return shown(
+        run,
+        lambda client: client.reconcile(orders),
+        merge(given, os.environ),
+        again=resume_command(run, given),
+    )
+
+
+def _orders(adopt: Iterable[str], resubmit: Iterable[str], webhook_calls: Path | None) -> Orders:
+    from bulkjobs.reconciler import Orders  # noqa: PLC0415 - sqlite and more come with it
+
+    adoptions: dict[int, str] = {}
+    for text in adopt:
+        match = _ADOPTION.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"--adopt is {text!r}; it may be CHUNK=JOB, such as 17=v9qh2to86kg85s03trag.")
+        if int(match[1]) in adoptions:
+            raise ConfigError(f"--adopt names chunk {match[1]} twice; a chunk has one job.")
+        adoptions[int(match[1])] = match[2]
+    again: list[int] = []
+    for text in resubmit:
+        if not _CHUNK.fullmatch(text):
+            raise ConfigError(f"--resubmit is {text!r}; it may be the number of a chunk in held.jsonl.")
+        again.append(int(text))
+    if both := sorted(adoptions.keys() & set(again)):
+        raise ConfigError(f"Chunk {both[0]} is named by --adopt and by --resubmit; give one of them.")
+    if webhook_calls is None:
+        return Orders(adopt=adoptions, resubmit=again)
+    try:
+        calls = webhook_calls.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(f"The log of calls {webhook_calls} cannot be read: {error.strerror}.") from error
+    return Orders(adopt=adoptions, resubmit=again, calls=calls)
