@@ -535,6 +535,10 @@ LEDGER = {
         ["INSERT INTO lockout (began_utc, until_utc, reason) VALUES (1, 2, '')"],
         r"ledger: Lock-out 1 has no reason",
     ),
+    "a finding about a chunk that is not held": (
+        ["INSERT INTO finding (chunk, at_utc, reason) VALUES (1, 0, 'why')"],
+        r"ledger: Chunk 1 is said not to have been settled, but is not held",
+    ),
     "a session that never ended": (
         ["UPDATE session SET ended_utc = NULL", "INSERT INTO session (started_utc, ended_utc) VALUES (1, 2)"],
         r"ledger: Session 1 was never ended",
@@ -597,6 +601,10 @@ def test_a_settlement_that_fits_is_no_difference(mixed):
     )
     os.utime(mixed.run_dir / "summary.json", (0, 0))
     assert differences(mixed.audit()) == []
+    run_with(mixed.run_dir)  # delivers its record
+    audit = mixed.audit()
+    assert differences(audit) == []
+    assert audit.checked["records"] == 7
 
 
 @pytest.mark.parametrize("how", ["absent", "resubmitted"])

@@ -63,6 +63,8 @@ def _whole(inspection: Inspection) -> Iterator[str]:
         yield f"Job {told(job)} is recorded as the job of more than one chunk."
     for job in inspection.foreign_jobs():
         yield f"Job {told(job)} was on the server's list before the run sent anything: it is not a job of this run."
+    for chunk in inspection.misplaced_findings():
+        yield f"Chunk {chunk} is said not to have been settled, but is not held."
     positions = inspection.source_positions()
     if positions != list(range(len(positions))):
         yield f"The sources are numbered {positions}, not from 0 without a gap."

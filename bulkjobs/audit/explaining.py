@@ -266,7 +266,12 @@ class _Asked:
         records, others = self._records(job)
         return Fate(
             state=_STATES.get(last.state, last.state),
-            why=why(last, [one for one in attempts if one.chunk == last.ordinal], self._moment),
+            why=why(
+                last,
+                [one for one in attempts if one.chunk == last.ordinal],
+                self._moment,
+                self._inspection.finding(last.ordinal),
+            ),
             next=next_step(last, self._moment),
             chain=chain,
             position=found.index + 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,8 +50,17 @@ class Moment:
         )
 
 
-def why(chunk: ChunkRecord | None, attempts: Sequence[AttemptRow], moment: Moment) -> str:
-    """Says what made a chunk what it is; None is a chunk that was not planned yet."""
+def why(
+    chunk: ChunkRecord | None, attempts: Sequence[AttemptRow], moment: Moment, finding: str | None = None
+) -> str:
+    """Says what made a chunk what it is; None is a chunk that was not planned yet.
+
+    Args:
+        chunk: the chunk, or the part of one that counts.
+        attempts: of it.
+        moment: what goes on.
+        finding: why it could not be settled, if it is held and somebody tried.
+    """
     last = attempts[-1] if attempts else None
     state = "unplanned" if chunk is None else chunk.state
     match state:
@@ -59,7 +69,8 @@ def why(chunk: ChunkRecord | None, attempts: Sequence[AttemptRow], moment: Momen
         case "refused":
             return f"The server wants none of its chunk: {_reason(last)}"
         case "held":
-            return f"Nobody can know from here whether the server made a job of its chunk: {_reason(last)}"
+            held = f"Nobody can know from here whether the server made a job of its chunk: {_reason(last)}"
+            return held if finding is None else f"{held} It could not be settled: {finding}"
         case "sending" if moment.owner is None:
             return "Its chunk was being sent when the process died."
         case "sending":
@@ -88,7 +99,7 @@ def _reason(attempt: AttemptRow | None) -> str:
 def next_step(chunk: ChunkRecord | None, moment: Moment) -> str:
     """Says what a person does now; empty when there is nothing to do."""
     state = "planned" if chunk is None else chunk.state
-    folder = moment.run_dir.path
+    folder = shlex.quote(str(moment.run_dir.path))
     go_on = f"Go on with: bulkjobs resume {folder}"
     match state:
         case "refused" if chunk is not None:
@@ -97,7 +108,8 @@ def next_step(chunk: ChunkRecord | None, moment: Moment) -> str:
         case "held":
             return (
                 f"It is never sent again by itself. Compare with the server's list of jobs: bulkjobs reconcile "
-                f"{folder}. What cannot be settled so has its evidence in {moment.run_dir.held}."
+                f"{folder}. What cannot be settled so has its evidence, and the commands by which a person decides, "
+                f"in {moment.run_dir.held}."
             )
         case "sending" if moment.owner is None:
             return f"{go_on}; its chunk will be held, because there may be a job."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -25,6 +25,7 @@ _CLOCKS_S: Final = 0.02
 """File systems take their times from a clock that ticks more slowly than the one the ledger asks."""
 _BLOCK_BYTES: Final = 1 << 20
 
+_Expected = Callable[[ChunkRecord, AttemptRow | None], dict[str, object]]
 _Key = tuple[str, str, str]
 """Source, line and text of an invalid id."""
 
@@ -184,8 +185,8 @@ class ReportCheck:
                     "when it ends, and none has since the last change."
                 )
             return
-        self._compare_lines("refused", self._run_dir.refused / "reasons.jsonl", _reason, ("refused",))
-        self._compare_lines("held", self._run_dir.held, _held, ("held",))
+        self._compare_lines("refused", self._run_dir.refused / "reasons.jsonl", _reason, "refused")
+        self._compare_lines("held", self._run_dir.held, _held, "held")
         self._summary()
 
     def _refused_files(self) -> None:
@@ -235,33 +236,39 @@ class ReportCheck:
                 f"chunk {told(chunk.digest[:12])}…. Do not feed it again; take the ids from the source.",
             )
 
-    def _compare_lines(self, where: str, path: Path, expected: Any, states: Sequence[str]) -> None:
+    def _compare_lines(self, where: str, path: Path, expected: _Expected, state: str) -> None:
         """Compares the lines of a report with the chunks it is about, both in order of their ordinals."""
-        lines: dict[object, dict[str, Any]] = {}
+        lines: dict[int | str, dict[str, Any]] = {}
         for number, value in _lines(path):
             if value is None:
                 self._findings.differ(where, f"{path} line {number} is no JSON object. {_AGAIN}")
-            elif (chunk := value.get("chunk")) in lines:
-                self._findings.differ(where, f"{path} has chunk {told(chunk)} twice. {_AGAIN}")
-            else:
-                lines[chunk] = value
-        for chunk in self._inspection.in_state(*states):
+                continue
+            ordinal = value.get("chunk")
+            if not isinstance(ordinal, int):
+                ordinal = str(ordinal)
+            if ordinal in lines:
+                self._findings.differ(where, f"{path} has chunk {told(ordinal)} twice. {_AGAIN}")
+            lines[ordinal] = value
+        for chunk in self._inspection.in_state(state):
             line = lines.pop(chunk.ordinal, None)
             if line is None:
                 self._findings.differ(
                     where, f"{path} lacks chunk {chunk.ordinal}, which is {chunk.state}. {_AGAIN}"
                 )
                 continue
-            for name, value in expected(chunk, self._inspection.last_attempt(chunk.ordinal)).items():
-                if line.get(name) != value:
+            values = expected(chunk, self._inspection.last_attempt(chunk.ordinal))
+            if where == "held":
+                values["finding"] = self._inspection.finding(chunk.ordinal)
+            for name, known in values.items():
+                if line.get(name) != known:
                     self._findings.differ(
                         where,
                         f"{path} says {told(line.get(name))} as {name} of chunk {chunk.ordinal}, the ledger "
-                        f"{told(value)}. {_AGAIN}",
+                        f"{told(known)}. {_AGAIN}",
                     )
         for ordinal in lines:
             self._findings.differ(
-                where, f"{path} speaks of chunk {told(ordinal)}, which is not {states[0]}. {_AGAIN}"
+                where, f"{path} speaks of chunk {told(ordinal)}, which is not {state}. {_AGAIN}"
             )
 
     def _summary(self) -> None:

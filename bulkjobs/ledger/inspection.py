@@ -262,10 +262,22 @@ class Inspection:
         """Gives how a chunk was settled, in order."""
         return list(self._settlements("WHERE chunk = ?", ordinal))
 
+    def finding(self, ordinal: int) -> str | None:
+        """Gives why a held chunk could not be settled; None when nobody tried."""
+        row = next(self._execute("SELECT reason FROM finding WHERE chunk = ?", ordinal), None)
+        return None if row is None else str(row[0])
+
+    def misplaced_findings(self) -> list[int]:
+        """Gives the chunks that are said not to be settled, and are not held."""
+        held = "SELECT ordinal FROM chunk WHERE state = 'held'"
+        rows = self._execute(f"SELECT chunk FROM finding WHERE chunk NOT IN ({held}) ORDER BY chunk")  # noqa: S608 - a constant
+        return [chunk for (chunk,) in rows]
+
     def last_settlement_utc(self) -> float | None:
-        """Gives when a chunk was settled last."""
+        """Gives when a chunk was settled last, or found impossible to settle."""
         moment: float | None
-        (moment,) = next(self._execute("SELECT max(at_utc) FROM settlement"))
+        both = "SELECT at_utc FROM settlement UNION ALL SELECT at_utc FROM finding"
+        (moment,) = next(self._execute(f"SELECT max(at_utc) FROM ({both})"))  # noqa: S608 - a constant
         return moment
 
     def record(self, run: RunRow, ordinal: int) -> JobRecord | None:
