@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import os
 import re
@@ -20,10 +21,13 @@ from support.simulated import crash_image, json_lines
 
 from bulkjobs.__main__ import main
 from bulkjobs.audit import Audit, audit_run
+from bulkjobs.audit.reports import reports_are_current
+from bulkjobs.cli.streams import on_terminal
 from bulkjobs.errors import ConfigError, LedgerError, SourceError
 from bulkjobs.exits import Exit
 from bulkjobs.ledger.inspection import inspecting
 from bulkjobs.model import JobRecord
+from bulkjobs.rundir import RunDir
 
 PART = 1_000_000_001
 
@@ -331,6 +335,14 @@ def test_reports_are_compared_only_when_a_session_wrote_them_last(mixed):
     audit = mixed.audit()
     assert differences(audit) == []
     assert any("were not compared" in note for note in audit.notes)
+
+
+def test_reports_are_not_compared_when_a_session_began_meanwhile(mixed):
+    """They may then be of a later moment than the ledger that was read."""
+    with inspecting(mixed.run_dir) as inspection:
+        assert reports_are_current(RunDir(mixed.run_dir), inspection)
+        mixed.doctor("INSERT INTO session (started_utc, ended_utc, exit_code) VALUES (1, 2, 0)")
+        assert not reports_are_current(RunDir(mixed.run_dir), inspection)
 
 
 # --- what cannot be audited ---
@@ -1053,6 +1065,25 @@ def test_nothing_in_a_file_can_move_the_cursor(mixed, capsys):
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\\x1b[2Jgone\\nDIFFERENCE none" in out
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch):
+    """In one line, which goes away, and harmless whatever a source is called."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal, file = Terminal(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with on_terminal() as progress:
+        assert progress is not None
+        progress("a\x1b[2Jb: 64 MiB read")
+    assert terminal.getvalue() == "\r\x1b[Ka\\x1b[2Jb: 64 MiB read\r\x1b[K"
+    monkeypatch.setattr("sys.stderr", file)
+    with on_terminal() as progress:
+        assert progress is None
+    assert file.getvalue() == ""
 
 
 def test_an_audit_reads_one_moment_of_a_ledger_that_is_written(tmp_path):

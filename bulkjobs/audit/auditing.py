@@ -102,9 +102,7 @@ def _compared(
 
     records = RecordCheck(run, run_dir, inspection, findings)
     records.check()
-    current = reports_are_current(run_dir, inspection, owner)
-    reports = ReportCheck(run, run_dir, inspection, findings, current=current)
-    reports.check()
+    refused = _check_reports(run, run_dir, inspection, findings)
 
     ledger = summarise(run, inspection.counts(), 0).ids
     for name, count in recut.ids.items():
@@ -126,12 +124,27 @@ def _compared(
             "parts": recut.parts,
             "invalid": invalid.compared,
             "records": records.records,
-            "refused": reports.refused,
+            "refused": refused,
         },
         differences=findings.differences,
         untold=findings.untold(),
         notes=findings.notes,
     )
+
+
+def _check_reports(run: RunRow, run_dir: RunDir, inspection: Inspection, findings: Findings) -> int:
+    """Compares the reports; gives how many files of refused ids there are."""
+    current = reports_are_current(run_dir, inspection)
+    found = Findings()
+    check = ReportCheck(run, run_dir, inspection, found, current=current)
+    check.check()
+    if current and not reports_are_current(run_dir, inspection):
+        # A session began meanwhile: they are of another moment than the ledger that was read.
+        found = Findings()
+        check = ReportCheck(run, run_dir, inspection, found, current=False)
+        check.check()
+    findings.take(found)
+    return check.refused
 
 
 def _describe(

@@ -45,10 +45,11 @@ class Findings:
         """Takes what a person should know and what is no difference."""
         self.notes.append(text)
 
-    @property
-    def count(self) -> int:
-        """Is how many differences there are, kept or not."""
-        return self._counts.total()
+    def take(self, others: Findings) -> None:
+        """Takes what was gathered apart, of places that nothing was found of yet."""
+        self.differences += others.differences
+        self.notes += others.notes
+        self._counts += others._counts
 
     def untold(self) -> dict[str, int]:
         """Gives how many differences of each place were counted and not kept."""

@@ -13,7 +13,8 @@ import orjson
 
 from bulkjobs.audit.findings import Findings, told
 from bulkjobs.ledger import RunRow, summarise
-from bulkjobs.ledger.inspection import AttemptRow, ChunkRecord, Inspection
+from bulkjobs.ledger.inspection import AttemptRow, ChunkRecord, Inspection, inspecting
+from bulkjobs.ledger.lock import lock_owner
 from bulkjobs.model import InvalidId
 from bulkjobs.rundir import RunDir
 
@@ -144,14 +145,17 @@ class InvalidLines:
         return (str(value.get("source")), str(value.get("line")), str(value.get("text")))
 
 
-def reports_are_current(run_dir: RunDir, inspection: Inspection, owner: str | None) -> bool:
+def reports_are_current(run_dir: RunDir, inspection: Inspection) -> bool:
     """Tells whether the reports speak of the ledger as it is: the last session wrote them after its end.
 
     `summary.json` is the last one written, so that its time tells whether the process lived to write them all.
     """
     sessions = inspection.sessions()
-    if owner is not None or not sessions:
+    if not sessions or lock_owner(run_dir.path) is not None:
         return False
+    with inspecting(run_dir.path) as now:
+        if now.sessions() != sessions:
+            return False  # a session came and went since the audit began
     ended_utc = sessions[-1].ended_utc
     if ended_utc is None or sessions[-1].exit_code is None or not run_dir.summary.is_file():
         return False
@@ -238,17 +242,7 @@ class ReportCheck:
 
     def _compare_lines(self, where: str, path: Path, expected: _Expected, state: str) -> None:
         """Compares the lines of a report with the chunks it is about, both in order of their ordinals."""
-        lines: dict[int | str, dict[str, Any]] = {}
-        for number, value in _lines(path):
-            if value is None:
-                self._findings.differ(where, f"{path} line {number} is no JSON object. {_AGAIN}")
-                continue
-            ordinal = value.get("chunk")
-            if not isinstance(ordinal, int):
-                ordinal = str(ordinal)
-            if ordinal in lines:
-                self._findings.differ(where, f"{path} has chunk {told(ordinal)} twice. {_AGAIN}")
-            lines[ordinal] = value
+        lines = self._by_chunk(where, path)
         for chunk in self._inspection.in_state(state):
             line = lines.pop(chunk.ordinal, None)
             if line is None:
@@ -270,6 +264,21 @@ class ReportCheck:
             self._findings.differ(
                 where, f"{path} speaks of chunk {told(ordinal)}, which is not {state}. {_AGAIN}"
             )
+
+    def _by_chunk(self, where: str, path: Path) -> dict[int | str, dict[str, Any]]:
+        """Reads the lines of a report, by what they call their chunk."""
+        lines: dict[int | str, dict[str, Any]] = {}
+        for number, value in _lines(path):
+            if value is None:
+                self._findings.differ(where, f"{path} line {number} is no JSON object. {_AGAIN}")
+                continue
+            ordinal = value.get("chunk")
+            if not isinstance(ordinal, int):
+                ordinal = str(ordinal)
+            if ordinal in lines:
+                self._findings.differ(where, f"{path} has chunk {told(ordinal)} twice. {_AGAIN}")
+            lines[ordinal] = value
+        return lines
 
     def _summary(self) -> None:
         path = self._run_dir.summary

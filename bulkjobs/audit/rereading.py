@@ -170,16 +170,21 @@ def _copy(source: RecordedSource) -> Iterator[bytes]:
 
 
 def _file(source: RecordedSource) -> Iterator[bytes]:
-    """Reads a file through the one thing that knows how: a source on an event loop of its own."""
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        opened: Source = FileSource(source.path)
-        blocks = opened.blocks()
+    """Reads a file through the one thing that knows how: a source, on an event loop of its own.
 
-        async def following() -> bytes | None:
-            return await anext(blocks, None)
+    Not `asyncio.Runner`: for each block it would set a signal handler, and write out the block before in doing so.
+    """
+    opened: Source = FileSource(source.path)
+    blocks = opened.blocks()
+    loop = asyncio.SelectorEventLoop()
 
-        try:
-            while (block := runner.run(following())) is not None:
-                yield block
-        finally:
-            runner.run(blocks.aclose())
+    async def following() -> bytes | None:
+        return await anext(blocks, None)
+
+    try:
+        while (block := loop.run_until_complete(following())) is not None:
+            yield block
+    finally:
+        loop.run_until_complete(blocks.aclose())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
