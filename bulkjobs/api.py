@@ -20,6 +20,7 @@ import re
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
+from html.entities import html5
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
@@ -56,7 +57,14 @@ _MAX_ERROR_TEXT: Final = 300
 _MAX_HEADER_TEXT: Final = 200
 _ADDRESS: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
 _MASK: Final = "***"
-_ESCAPES: Final = (b"\\", b"%", b"&#")
+_ESCAPES: Final = (b"\\", b"%", b"&")
+_SHORTEST_BEGINNING: Final = 6
+"""Fewer characters of a secret at the end of an answer that was cut tell nothing."""
+_ENTITIES: Final[dict[str, list[str]]] = {}
+for _name, _text in html5.items():
+    if len(_text) == 1 and _text.isascii() and _name.endswith(";"):
+        _ENTITIES.setdefault(_text, []).append(_name[:-1])
+"""The names under which XML and HTML write a character; letters and digits have none."""
 
 
 class _StoppedError(Exception):
@@ -210,8 +218,8 @@ class HttpTransport:
             started_utc=started_utc,
             ended_utc=self._clock.utc(),
             status=trail.status,
-            retry_after=trail.retry_after and _masked(trail.retry_after, secrets),
-            content_type=trail.content_type and _masked(trail.content_type, secrets),
+            retry_after=_header(trail.retry_after, secrets),
+            content_type=_header(trail.content_type, secrets),
             body=_without_secrets(bytes(trail.body), secrets),
             body_cut=trail.cut,
             error=trail.error,
@@ -235,8 +243,8 @@ class HttpTransport:
             trail.answered_utc = self._clock.utc()
             trail.reached(Phase.STATUS_READ)
             trail.status = answer.status
-            trail.retry_after = _header(answer, "Retry-After")
-            trail.content_type = _header(answer, "Content-Type")
+            trail.retry_after = answer.headers.get("Retry-After")
+            trail.content_type = answer.headers.get("Content-Type")
             cap = ANSWER_CAP_BYTES[request.kind]
             async for block in answer.content.iter_any():
                 trail.read_bytes += len(block)
@@ -316,9 +324,9 @@ def _unusable(connection: Connection | None) -> str | None:
     return None
 
 
-def _header(answer: aiohttp.ClientResponse, name: str) -> str | None:
-    value = answer.headers.get(name)
-    return None if value is None else printable(value, limit=_MAX_HEADER_TEXT)
+def _header(value: str | None, secrets: tuple[str, ...]) -> str | None:
+    # Masked before it is cut: half a secret is no longer found.
+    return None if value is None else printable(_masked(value, secrets), limit=_MAX_HEADER_TEXT)
 
 
 def _described(exc: Exception, secrets: tuple[str, ...]) -> str:
@@ -345,7 +353,15 @@ def _without_secrets(body: bytes, secrets: tuple[str, ...]) -> bytes:
         # Not for every answer: each chunk has a webhook address of its own, and a pattern takes milliseconds to make.
         for secret in secrets:
             body = _pattern(secret).sub(_MASK.encode(), body)
+    for secret in secrets:
+        body = _without_beginning(body, secret.encode())
     return body
+
+
+def _without_beginning(body: bytes, secret: bytes) -> bytes:
+    """Masks the beginning of a secret with which an answer ends that broke off or was cut."""
+    at = body.rfind(secret[:_SHORTEST_BEGINNING], max(len(body) - len(secret), 0))
+    return body[:at] + _MASK.encode() if at >= 0 and secret.startswith(body[at:]) else body
 
 
 def _masked(text: str, secrets: tuple[str, ...]) -> str:
@@ -354,9 +370,17 @@ def _masked(text: str, secrets: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=64)
 def _pattern(secret: str) -> re.Pattern[bytes]:
-    """Makes the pattern of a secret, of which any character may be escaped as JSON, XML and addresses do."""
+    """Makes the pattern of a secret, of which any character may be escaped as JSON, XML and addresses do.
+
+    Also escaped again, as by an address inside of an address or by XML inside of JSON. All repetitions are bounded:
+    the text is the server's, and what begins anew at each of its bytes must end soon.
+    """
     pattern = ""
     for character in secret:
-        code, percent = ord(character), "".join(f"%{byte:02x}" for byte in character.encode())
-        pattern += rf"(?:\\?{re.escape(character)}|\\u{code:04x}|{percent}|&#0*{code};|&#x0*{code:x};)"
+        code, percent = ord(character), "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in character.encode())
+        names = "|".join((f"#0{{0,7}}{code}", f"#x0{{0,7}}{code:x}", *_ENTITIES.get(character, ())))
+        reference = rf"(?:&|\\{{1,7}}u0026|%(?:25){{0,3}}26)(?:amp;){{0,3}}(?:{names});"
+        # The bare character comes last: the backslash is one, and begins the others.
+        escaped = rf"\\{{1,7}}u{code:04x}|\\{{1,7}}x{code:02x}|\\{{0,7}}{re.escape(character)}"
+        pattern += f"(?:{reference}|{escaped}|{percent})"
     return re.compile(pattern.encode(), re.IGNORECASE)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os.path
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -45,7 +46,7 @@ __all__ = ["Engine"]
 _RECORDS_WAITING: Final = 1_024
 _INTAKE_GRACE_S: Final = 1.0
 """Lets a thread of the intake finish with its file, which cancelling would close under it."""
-_MOST_PASSES: Final = 3
+_MOST_PASSES: Final = 5
 """Of settling and sending again within one session: a server that loses every answer is not fed for ever."""
 
 _T = TypeVar("_T")
@@ -115,7 +116,7 @@ class Engine:
             LedgerError: the ledger cannot be opened, or broke.
             SourceError: a source cannot be opened again, or is not what the run began with; nothing was sent.
         """
-        if not (self._run_dir.path / DATABASE_NAME).exists():
+        if not os.path.exists(self._run_dir.path / DATABASE_NAME):  # noqa: ASYNC240, PTH110 - at once; Path.exists raises for a very long one
             if not self._sources:
                 raise ConfigError(
                     f"There is no run in {self._run_dir.path} to resume. Name the sources to begin one."

@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from bulkjobs.channel import Channel, ChannelClosed
 from bulkjobs.chunking import Chunker, Cut
 from bulkjobs.errors import InternalError, SinkError, SourceChanged, SourceError
 from bulkjobs.events import ChunkPlanned, Event, SourceProgress
 from bulkjobs.halt import Halt
+from bulkjobs.jsonlines import json_line
 from bulkjobs.ledger import ChunkRow, Ledger, VerdictRow
 from bulkjobs.model import Chunk, ChunkState, InvalidId, Tally
 from bulkjobs.ports import Source
 from bulkjobs.rundir import write_all
+from bulkjobs.sources.table import not_a_table
 from bulkjobs.splitting import part_body
 
 __all__ = ["Intake", "Planned"]
@@ -196,8 +196,8 @@ class Intake:
 
     async def _blocks(self, position: int, source: Source) -> AsyncGenerator[bytes, None]:
         try:
-            async with aclosing(source.blocks()) as blocks:
-                async for block in blocks:
+            async with aclosing(source.blocks()) as blocks, aclosing(not_a_table(source.name, blocks)) as ids:
+                async for block in ids:
                     yield block
         except SourceChanged:
             raise
@@ -336,11 +336,8 @@ class _InvalidReport:
             raise self._failed(error) from error
 
     def write(self, invalid: Sequence[InvalidId]) -> None:
-        option = orjson.OPT_APPEND_NEWLINE
         text = b"".join(
-            orjson.dumps(
-                {"source": i.source, "line": i.line, "text": i.text, "reason": i.reason}, option=option
-            )
+            json_line({"source": i.source, "line": i.line, "text": i.text, "reason": i.reason})
             for i in invalid
         )
         try:

@@ -122,9 +122,9 @@ class Chunk:
     first_id: str
     last_id: str
     source: str
-    """Name of the source that the first id stands in."""
+    """Name of the source that the first id stands in. A part has source and line of the chunk it is a part of."""
     line: int
-    """Line of that source on which the first id stands, from 1. A part has the line of the chunk it is a part of."""
+    """Line of that source on which the first id stands, from 1."""
     tally: Tally
     """What stood in the input between the last id of the chunk before and the last id of this one.
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from bulkjobs.jsonlines import json_line
 from bulkjobs.ledger import Ledger, VerdictRow, timestamp
 from bulkjobs.model import Phase, RunSummary
 from bulkjobs.rundir import RunDir
@@ -61,6 +62,8 @@ def _held_line(row: VerdictRow, run_dir: RunDir) -> bytes:
         "last_id": row.last_id,
         "source": row.source,
         "line": row.line,
+        "parent": row.parent,
+        "first": row.first,
         "attempt": row.attempt,
         "reason": row.reason,
         "started_at": timestamp(row.started_utc),
@@ -78,7 +81,7 @@ def _held_line(row: VerdictRow, run_dir: RunDir) -> bytes:
         "adopt": f"bulkjobs reconcile {name} --adopt {row.chunk}=JOB",
         "resubmit": f"bulkjobs reconcile {name} --resubmit {row.chunk}",
     }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return json_line(line)
 
 
 def _refused_line(row: VerdictRow, run_dir: RunDir) -> bytes:
@@ -88,12 +91,14 @@ def _refused_line(row: VerdictRow, run_dir: RunDir) -> bytes:
         "file": run_dir.refused_ids(row.chunk).name,
         "source": row.source,
         "line": row.line,
+        "parent": row.parent,
+        "first": row.first,
         "attempt": row.attempt,
         "reason": row.reason,
         "http_status": row.status,
         "answer": row.body.decode("utf-8", "backslashreplace"),
     }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return json_line(line)
 
 
 async def _all(page: Callable[[int, int], Awaitable[list[VerdictRow]]]) -> AsyncIterator[VerdictRow]:

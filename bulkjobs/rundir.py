@@ -6,9 +6,12 @@ Folders are 0700 and files 0600 whatever the umask: ids and job ids are somebody
 from __future__ import annotations
 
 import os
+import os.path
 import re
 from pathlib import Path
 from typing import Final
+
+from bulkjobs.errors import SourceError
 
 __all__ = ["RunDir", "default_run_dir", "sync_folder", "write_all"]
 
@@ -74,11 +77,16 @@ def default_run_dir(source: str | Path) -> Path:
     """Names the run directory of a command that gives none, after its first source.
 
     Of a pattern the text counts, not its first file of today: the same command must find the same run tomorrow.
+
+    Raises:
+        SourceError: it is empty or a folder, after which nothing can be named.
     """
     if source == "-":
         return Path("stdin.run")
     path = Path(source)
-    if path.exists() or not _MAGIC.search(str(source)):
+    if not path.name:
+        raise SourceError(f"{str(source)!r} names no file.")
+    if os.path.exists(path) or not _MAGIC.search(str(source)):  # noqa: PTH110 - Path.exists raises for a very long one
         return path.with_name(path.name + ".run")
     fixed = next(parent for parent in path.parents if not _MAGIC.search(str(parent)))
     return fixed / (re.sub(r"[*?\[\]/]+", "_", str(path.relative_to(fixed))) + ".run")

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
@@ -449,19 +450,56 @@ async def test_a_transport_that_is_not_open_is_a_bug_of_the_caller():
         await client.request(ask("http://127.0.0.1:1"))
 
 
-@pytest.mark.parametrize(
-    "echo",
-    [
-        "CANARY/token+==",
-        "CANARY\\/token+==",
-        "CANARY/token+\\u003d\\u003D",
-        "CANARY%2Ftoken%2b%3d%3D",
-        "CANARY/token&#43;&#x3d;=",
-    ],
-)
+ECHOES = [
+    "CANARY/token+==",
+    "CANARY\\/token+==",
+    "CANARY/token+\\u003d\\u003D",
+    "CANARY/token+\\x3d\\x3D",
+    "CANARY\\\\/token+\\\\u003d=",
+    "CANARY%2Ftoken%2b%3d%3D",
+    "CANARY%252Ftoken%25252b%253d=",
+    "CANARY/token&#43;&#x3d;=",
+    "CANARY&sol;token&plus;&equals;=",
+    "CANARY/token&amp;#43;&amp;amp;equals;=",
+    "CANARY/token\\u0026#43;\\u0026equals;=",
+    "CANARY/token%26#43;=%26#x3D;",
+    "&#67;&#0065;&#x4E;ARY/token+==",
+]
+
+
+@pytest.mark.parametrize("echo", ECHOES)
 def test_a_token_is_masked_in_every_form_in_which_a_server_may_echo_it(echo):
-    """As it is, escaped as JSON or XML may, or encoded as in an address."""
+    """As it is, escaped once or more as JSON or XML may, by number or by name, or encoded as in an address."""
     assert (
         _without_secrets(f'{{"message":"bad token {echo}"}}'.encode(), (TOKEN,))
         == b'{"message":"bad token ***"}'
     )
+
+
+@pytest.mark.parametrize(
+    ("character", "name"),
+    [("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "quot"), ("'", "apos"), ("_", "lowbar")],
+)
+def test_a_secret_is_masked_under_the_names_that_xml_and_html_have_for_its_characters(character, name):
+    """A client secret may hold any visible character."""
+    for echo in (f"se&{name};cret", f"se&amp;{name};cret", f"se&{name.upper()};cret"):
+        assert _without_secrets(f"<p>{echo}</p>".encode(), (f"se{character}cret",)) == b"<p>***</p>"
+
+
+def test_the_beginning_of_a_secret_at_the_end_of_a_cut_answer_is_masked():
+    """An answer that breaks off, or was cut at the cap, may end within a secret."""
+    for length in range(6, len(TOKEN)):
+        assert _without_secrets(b"accessToken: " + TOKEN[:length].encode(), (TOKEN,)) == b"accessToken: ***"
+    assert _without_secrets(b"CANARY is no secret", (TOKEN,)) == b"CANARY is no secret"
+    assert _without_secrets(b"A CAN", (TOKEN,)) == b"A CAN"
+
+
+@pytest.mark.parametrize(
+    "piece", [b"\\", b"%25", b"&amp;", b"&#0", b"CANARY", b"&", b"\\u0026amp;"], ids=repr
+)
+def test_masking_takes_no_long_time_whatever_is_in_an_answer(piece):
+    """A pattern that tries anew at each byte and runs to the end each time would stop the loop for seconds."""
+    body = (piece * ANSWER_CAP_BYTES[RequestKind.SUBMIT])[: ANSWER_CAP_BYTES[RequestKind.SUBMIT]]
+    began = time.process_time()
+    _without_secrets(body, (TOKEN, SECRET, WEBHOOK))
+    assert time.process_time() - began < 1.0

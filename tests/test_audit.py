@@ -982,6 +982,8 @@ LINES = {
     "line": (changed("line", 1000), r"{0}: .*says 1000 as line of chunk {1}"),
     "attempt": (changed("attempt", 9), r"{0}: .*says 9 as attempt of chunk {1}"),
     "reason": (changed("reason", "why"), r"{0}: .*says why as reason of chunk {1}"),
+    "parent": (changed("parent", 1), r"{0}: .*says 1 as parent of chunk {1}"),
+    "first": (changed("first", 1), r"{0}: .*says 1 as first of chunk {1}"),
     "status": (changed("http_status", 1), r"{0}: .*says 1 as http_status of chunk {1}"),
     "twice": (lambda lines: lines.append(lines[0]), r"{0}: .*has chunk {1} twice"),
     "missing": (lambda lines: lines.clear(), r"{0}: .*lacks chunk {1}"),

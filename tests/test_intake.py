@@ -1,6 +1,7 @@
 """The way of ids into a run, against a real ledger: new, resumed, and with sources that changed in between."""
 
 import asyncio
+import hashlib
 import json
 
 import pytest
@@ -13,9 +14,12 @@ from bulkjobs.events import ChunkPlanned, SourceProgress
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake
 from bulkjobs.ledger import Ledger
+from bulkjobs.ledger.settling import Settled, Settlement
 from bulkjobs.model import (
+    FIRST_PART,
     Accepted,
     Cause,
+    Chunk,
     ChunkState,
     Evidence,
     JobId,
@@ -26,6 +30,7 @@ from bulkjobs.model import (
 )
 from bulkjobs.sources import FileSource
 from bulkjobs.sources.objects import IterableSource
+from bulkjobs.splitting import parts_of
 
 IDS = b"".join(b"%d\n" % n for n in range(1, 10))
 """Nine ids: with chunks of two, four full chunks and a last one of one id."""
@@ -39,6 +44,7 @@ class Run:
         self.invalid_path = self.folder / "invalid.jsonl"
         self.events = []
         self.attempts = {}
+        self.risky = set()
 
     async def session(self, *sources, stop_after=None, accept=(), verify=False, dedupe=True):
         """Lets one session take in its sources.
@@ -73,6 +79,7 @@ class Run:
                 chunk = planned.chunk
                 handed_on.append((chunk.ordinal, chunk.body))
                 self.attempts[chunk.ordinal] = planned.attempts
+                self.risky |= {chunk.ordinal} if planned.duplicate_risk else set()
                 if chunk.ordinal in accept:
                     await ledger.begin_attempt(chunk.ordinal, planned.attempts + 1)
                     evidence = Evidence(phase=Phase.COMPLETE, started_utc=1.0, ended_utc=2.0, status=200)
@@ -225,6 +232,107 @@ async def test_a_finished_run_is_read_no_further_than_its_last_pending_chunk(run
     source = file(IDS + b"x" * 10_000_000)
     assert await run.session(source) == [(2, b"3\n4")]
     assert source.position_bytes < 1_000_000
+
+
+# A run with chunks that were split
+
+
+async def split(run, parent, *, accepted=()):
+    """Lets a chunk be split as a worker does; gives the ordinals of its parts, those at `accepted` are done."""
+    evidence = Evidence(phase=Phase.COMPLETE, started_utc=1.0, ended_utc=2.0, status=413)
+    too_large = NotApplied(cause=Cause.TOO_LARGE, reason="413")
+    async with await Ledger.open(run.folder, clock=SystemClock()) as ledger:
+        await ledger.begin_attempt(parent.ordinal, 1)
+        parts = await ledger.split(parent.ordinal, 1, evidence, too_large, parts_of(parent))
+        for index in accepted:
+            await ledger.begin_attempt(parts[index].ordinal, 1)
+            job = Accepted(job_id=JobId(f"part{index}"), state=JobState.ACCEPTED, job_type="contacts")
+            await ledger.end_attempt(parts[index].ordinal, 1, evidence, job)
+    return [part.ordinal for part in parts]
+
+
+def chunk_of(ordinal, *ids):
+    """Gives a chunk as the source of these tests has it."""
+    body = b"\n".join(b"%d" % one for one in ids)
+    return Chunk(
+        ordinal=ordinal,
+        body=body,
+        ids=len(ids),
+        digest=hashlib.sha256(body).hexdigest(),
+        first_id=str(ids[0]),
+        last_id=str(ids[-1]),
+        source="ids.txt",
+        line=ids[0],
+        tally=Tally(),
+    )
+
+
+async def test_of_a_chunk_that_was_split_the_parts_not_sent_yet_are_handed_on_in_its_place(run, file):
+    await run.session(file(IDS), stop_after=4, accept={1})
+    first, second = await split(run, chunk_of(2, 3, 4))
+    assert (first, second) == (FIRST_PART, FIRST_PART + 1)
+    assert await run.session(file(IDS)) == [(first, b"3"), (second, b"4"), *ALL[2:]]
+
+
+async def test_a_part_that_was_tried_before_comes_with_its_number_of_attempts(run, file):
+    await run.session(file(IDS))
+    _, second = await split(run, chunk_of(2, 3, 4))
+    evidence = Evidence(phase=Phase.COMPLETE, started_utc=1.0, ended_utc=2.0, status=429)
+    async with await Ledger.open(run.folder, clock=SystemClock()) as ledger:
+        await ledger.begin_attempt(second, 1)
+        await ledger.end_attempt(second, 1, evidence, NotApplied(cause=Cause.THROTTLED, reason="429"))
+    await run.session(file(IDS))
+    assert run.attempts[second] == 1
+
+
+async def test_a_finished_run_is_read_no_further_than_the_chunk_of_its_last_pending_part(run, file):
+    text = IDS + b"x" * 10_000_000
+    await run.session(file(text), accept={1, 3, 4, 5})
+    _, second = await split(run, chunk_of(2, 3, 4), accepted={0})
+    source = file(text)
+    assert await run.session(source) == [(second, b"4")]
+    assert source.position_bytes < 1_000_000
+
+
+async def test_a_finished_run_whose_parts_are_all_settled_does_not_read_its_sources(run, file):
+    await run.session(file(IDS), accept={1, 3, 4, 5})
+    await split(run, chunk_of(2, 3, 4), accepted={0, 1})
+    source = file(IDS)
+    source._path.unlink()
+    assert await run.session(source) == []
+
+
+@pytest.mark.parametrize("verify", [False, True])
+async def test_a_change_of_a_chunk_that_was_split_is_found_before_a_part_goes_out(run, file, verify):
+    await run.session(file(IDS))
+    await split(run, chunk_of(2, 3, 4))
+    with pytest.raises(SourceChanged, match=r"chunk 2 \(from line"):
+        await run.session(file(IDS.replace(b"4\n", b"44\n")), verify=verify)
+    assert verify or [ordinal for ordinal, _ in run.handed_on] == [1]
+
+
+async def test_verifying_passes_a_run_with_a_chunk_that_was_split(run, file):
+    await run.session(file(IDS))
+    await split(run, chunk_of(4, 7, 8))
+    await run.session(file(IDS), verify=True)
+
+
+@pytest.mark.parametrize("settlement", [Settled.ABSENT, Settled.RESUBMITTED])
+async def test_a_held_chunk_that_was_settled_is_handed_on_and_with_it_what_a_person_risked(
+    run, file, settlement
+):
+    await run.session(file(IDS))
+    _, second = await split(run, chunk_of(4, 7, 8))
+    async with await Ledger.open(run.folder, clock=SystemClock()) as ledger:
+        for ordinal in (2, second):
+            await ledger.begin_attempt(ordinal, 1)
+        await ledger.begin_session()
+        for ordinal in (2, second):
+            await ledger.settle(ordinal, Settlement(how=settlement, reason="said so"))
+    await run.session(file(IDS))
+    risky = {2, second} if settlement is Settled.RESUBMITTED else set()
+    assert run.risky == risky
+    assert run.attempts[2] == run.attempts[second] == 1
 
 
 # Sources that changed

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from bulkjobs.rundir import RunDir, write_all
+from bulkjobs.errors import SourceError
+from bulkjobs.rundir import RunDir, default_run_dir, write_all
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids="umask {:03o}".format)
@@ -111,3 +112,15 @@ def test_a_disk_that_takes_a_part_gets_the_rest(tmp_path, monkeypatch):
     write_all(descriptor, b"0123456789")
     os.close(descriptor)
     assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize("source", ["", "/", ".", "//"])
+def test_nothing_is_named_after_what_has_no_name(source):
+    """An empty argument, or a folder."""
+    with pytest.raises(SourceError, match="names no file"):
+        default_run_dir(source)
+
+
+def test_a_name_that_is_too_long_to_be_a_file_still_names_a_run():
+    """Whoever opens the source says what is wrong with it."""
+    assert default_run_dir("x" * 300).name == "x" * 300 + ".run"

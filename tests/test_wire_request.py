@@ -132,6 +132,16 @@ def test_the_secrets_of_a_request_are_its_token_its_webhook_and_its_client_secre
     assert secrets_of(submit()) == (TOKEN,)
 
 
+def test_long_parts_of_a_webhooks_query_and_a_long_client_id_are_secrets_of_their_own():
+    """A server may show the parameters of an address one by one; short ones are words that answers have."""
+    hook = "https://me.example/hook?key=CANARY-p4ssw0rd%2F&x=1"
+    assert set(secrets_of(submit(webhook=hook))) == {TOKEN, hook, "CANARY-p4ssw0rd/"}
+    login = login_request(
+        login_url="https://login.example.com/t", client_id="me-and-my-key", client_secret="s"
+    )
+    assert secrets_of(login) == ("me-and-my-key", "s")
+
+
 def test_a_secret_within_another_comes_after_it():
     """Masking the shorter one first would leave the rest of the longer one to be read."""
     found = secrets_of(submit(webhook="https://me.example/a b"))

@@ -124,14 +124,14 @@ class Bench:
     def _auth_arguments(self, options: dict[str, Any]) -> tuple[Any, ...]:
         return (self.events.append,) if "auth" in options else (Secret("old"), self.events.append)
 
-    async def work(self, *chunks: Chunk) -> None:
+    async def work(self, *chunks: Chunk, duplicate_risk: bool = False) -> None:
         """Lets the worker work on chunks until it ends."""
         channel: Channel[Planned] = Channel(max(1, len(chunks)))
         known = {row.ordinal: row.attempts for row in await self.ledger.chunk_rows(0, 1000)}
         for chunk in chunks:
             if chunk.ordinal not in known:
                 self.ledger.plan(chunk)
-            await channel.send(Planned(chunk, known.get(chunk.ordinal, 0)))
+            await channel.send(Planned(chunk, known.get(chunk.ordinal, 0), duplicate_risk))
         channel.close()
         await self.worker.run(channel)
 
@@ -317,6 +317,45 @@ def test_a_job_that_belongs_to_another_chunk_is_not_believed(tmp_path: Path) -> 
         assert len(at.records.receive_waiting()) == 1
 
     on(tmp_path, script(accepted(1)), test)
+
+
+# --- a person takes the risk of paying twice ---
+
+
+def test_ids_that_may_be_paid_for_twice_are_in_a_file_before_they_go_out_again(tmp_path: Path) -> None:
+    def look(request: Request) -> Evidence:
+        seen.append((tmp_path / "run" / "duplicate-risk" / "chunk-00000001.txt").read_bytes())
+        return accepted()
+
+    async def test(at: Bench) -> None:
+        await at.work(chunk_of(1, 5, 6), duplicate_risk=True)
+        assert seen == [b"5\n6\n"]
+        assert await at.states() == [ChunkState.ACCEPTED]
+        assert at.run_dir.risky_ids(1).read_bytes() == b"5\n6\n"  # also when all went well: nobody can know
+        assert at.run_dir.risky_ids(1).stat().st_mode & 0o777 == 0o600
+
+    seen: list[bytes] = []
+    on(tmp_path, look, test)
+
+
+def test_ids_at_no_risk_are_in_no_such_file(tmp_path: Path) -> None:
+    async def test(at: Bench) -> None:
+        await at.work(chunk_of(1))
+        assert not at.run_dir.duplicate_risk.exists()
+
+    on(tmp_path, script(accepted()), test)
+
+
+def test_what_cannot_be_written_down_does_not_go_out_again(tmp_path: Path) -> None:
+    async def test(at: Bench) -> None:
+        at.run_dir.duplicate_risk.write_text("in the way")
+        await at.work(chunk_of(1), duplicate_risk=True)
+        assert not at.transport.requests
+        assert await at.states() == [ChunkState.PLANNED]
+        assert at.halt.codes == [Exit.STORAGE]
+        assert "chunk-00000001.txt cannot be written" in str(at.halt.reasons)
+
+    on(tmp_path, script(accepted()), test)
 
 
 # --- proved not applied ---

@@ -7,6 +7,7 @@ goes on or after its process was killed.
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def require_run(run_dir: RunDir) -> None:
     Raises:
         ConfigError: it has none; the message says why.
     """
-    if not run_dir.path.is_dir():
+    if not os.path.isdir(run_dir.path):  # noqa: PTH112 - Path.is_dir raises for a very long one
         raise ConfigError(f"There is no run directory {run_dir.path}.")
     if not (run_dir.path / DATABASE_NAME).is_file():
         raise ConfigError(f"There is no ledger in {run_dir.path}. Is this the run directory?")

@@ -24,6 +24,8 @@ _AGAIN: Final = "`bulkjobs resume` writes it anew."
 _CHUNK_FILE: Final = re.compile(r"chunk-(\d{8,})\.txt")
 _CLOCKS_S: Final = 0.02
 """File systems take their times from a clock that ticks more slowly than the one the ledger asks."""
+_REFUSED: Final = ("ids", "source", "line", "parent", "first")
+_HELD: Final = ("digest", "first_id", "last_id", *_REFUSED)
 _BLOCK_BYTES: Final = 1 << 20
 
 _Expected = Callable[[ChunkRecord, AttemptRow | None], dict[str, object]]
@@ -297,16 +299,14 @@ class ReportCheck:
 
 
 def _held(chunk: ChunkRecord, attempt: AttemptRow | None) -> dict[str, object]:
-    line: dict[str, object] = {
-        name: getattr(chunk, name) for name in ("digest", "ids", "first_id", "last_id", "source", "line")
-    }
+    line: dict[str, object] = {name: getattr(chunk, name) for name in _HELD}
     if attempt is not None:
         line |= {"attempt": attempt.attempt, "reason": attempt.reason, "http_status": attempt.status}
     return line
 
 
 def _reason(chunk: ChunkRecord, attempt: AttemptRow | None) -> dict[str, object]:
-    line: dict[str, object] = {name: getattr(chunk, name) for name in ("ids", "source", "line")}
+    line: dict[str, object] = {name: getattr(chunk, name) for name in _REFUSED}
     if attempt is not None:
         line |= {"attempt": attempt.attempt, "reason": attempt.reason, "http_status": attempt.status}
     return line

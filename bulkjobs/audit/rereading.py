@@ -15,6 +15,7 @@ from bulkjobs.ledger import SourceRow
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.sources import FileSource
+from bulkjobs.sources.table import not_a_table
 
 __all__ = ["Reading", "RecordedSource", "recorded_sources"]
 
@@ -175,7 +176,7 @@ def _file(source: RecordedSource) -> Iterator[bytes]:
     Not `asyncio.Runner`: for each block it would set a signal handler, and write out the block before in doing so.
     """
     opened: Source = FileSource(source.path)
-    blocks = opened.blocks()
+    blocks = not_a_table(source.name, opened.blocks())  # as the run itself has read it
     loop = asyncio.SelectorEventLoop()
 
     async def following() -> bytes | None:
@@ -186,5 +187,6 @@ def _file(source: RecordedSource) -> Iterator[bytes]:
             yield block
     finally:
         loop.run_until_complete(blocks.aclose())
+        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,9 +16,14 @@ from bulkjobs.cli.options import EPILOG, with_options
 from bulkjobs.cli.reconcile import reconcile
 from bulkjobs.cli.simulate import simulate
 from bulkjobs.cli.status import status
+from bulkjobs.cli.streams import LOG_FORMAT, tell
 from bulkjobs.cli.submit import resume, submit
+from bulkjobs.exits import Exit
 
 __all__ = ["app", "run"]
+
+_WRONG_USAGE: Final[Any] = typer.BadParameter.__base__
+"""The base of everything that is wrong with arguments, for which typer has no name."""
 
 app = typer.Typer(
     name="bulkjobs",
@@ -58,8 +64,17 @@ app.command()(demo)
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and gives its exit code; wrong usage is 2."""
+    LOG_FORMAT.set("text")  # until the options say otherwise
     try:
-        app(args=list(arguments), prog_name="bulkjobs")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
+        code = app(args=list(arguments), prog_name="bulkjobs", standalone_mode=False)
+    except _WRONG_USAGE as error:
+        # Told by ourselves: it repeats arguments, and a pattern of the shell may put any file name among them.
+        text = io.StringIO()
+        error.show(file=text)
+        tell(*text.getvalue().splitlines())
+        return Exit.USAGE
+    except typer.Abort:
+        return Exit.BUG
+    except BrokenPipeError:  # help, of which a reader wanted only the beginning
+        return Exit.BUG
+    return code if isinstance(code, int) else Exit.ACCEPTED

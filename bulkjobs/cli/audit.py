@@ -13,7 +13,6 @@ import typer
 from bulkjobs.cli.report import print_lines, table
 from bulkjobs.cli.session import exiting
 from bulkjobs.cli.streams import on_terminal
-from bulkjobs.observers.totals import one_line
 
 if TYPE_CHECKING:
     from bulkjobs.audit import Audit  # sqlite and numpy come with it
@@ -73,7 +72,7 @@ def _lines(found: Audit) -> Iterator[str]:
         yield from table([("working", f"{found.owner}: this is the account of one moment")])
     yield from table(("note", text) for text in found.notes)
     for one in found.differences:
-        yield f"DIFFERENCE {one.where}: {one_line(one.text)}"
+        yield f"DIFFERENCE {one.where}: {one.text}"
     for where, count in found.untold.items():
         yield f"DIFFERENCE {where}: and {count:,} more"
     more = len(found.differences) + sum(found.untold.values())

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from bulkjobs.cli.streams import say
+from bulkjobs.cli.streams import harmless, say
 from bulkjobs.exits import Exit
 from bulkjobs.model import RunSummary
-from bulkjobs.observers.totals import one_line
 
 __all__ = ["account", "next_steps", "outcome", "print_lines", "table"]
 
@@ -72,18 +71,18 @@ def next_steps(summary: RunSummary, run_dir: Path, resume: str, *, all_read: boo
 
 
 def table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Lines rows up; whatever came from outside is made harmless for a terminal."""
+    """Lines rows up."""
     for name, text in rows:
-        yield f"{name:<10} {one_line(text)}"
+        yield f"{name:<10} {text}"
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Prints lines on stdout.
+    """Prints lines on stdout; whatever came from outside is made harmless for a terminal.
 
     Raises:
         OutputError: stdout takes no more.
     """
-    say("".join(f"{line}\n" for line in lines))
+    say("".join(f"{harmless(line)}\n" for line in lines))
 
 
 def _counts(counts: Mapping[str, int]) -> str:

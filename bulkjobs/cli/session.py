@@ -224,7 +224,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _crashed(error: Exception, run_dir: Path | None) -> int:
-    places = "\n".join(_places(error)) + "\n"
+    places = list(_places(error))
     names = ", ".join(
         f"{type(leaf).__name__} ({leaf})" if isinstance(leaf, InternalError) else type(leaf).__name__
         for leaf in _leaves(error)
@@ -233,8 +233,8 @@ def _crashed(error: Exception, run_dir: Path | None) -> int:
         f"bulkjobs: A bug in bulkjobs ended this: {names}. What the ledger holds is safe; nothing is sent twice."
     )
     if os.environ.get("BULKJOBS_DEBUG") == "1":
-        tell(places)
-    elif run_dir is not None and _write_private(run_dir / "crash.txt", places):
+        tell(*places)
+    elif run_dir is not None and _write_private(run_dir / "crash.txt", "\n".join(places) + "\n"):
         tell(f"bulkjobs: Where in the code is in {run_dir / 'crash.txt'}; please report it.")
     else:
         tell("bulkjobs: With BULKJOBS_DEBUG=1 in the environment the same command shows where in the code.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def status(
 def _status(run_dir: Path, *, as_json: bool) -> int:
     from bulkjobs.ledger import read_run  # noqa: PLC0415 - as above
 
-    if not run_dir.is_dir():
+    if not os.path.isdir(run_dir):  # noqa: PTH112 - Path.is_dir raises for a very long one
         raise ConfigError(f"There is no run directory {run_dir}.")
     snapshot, now_utc = read_run(run_dir), time.time()
     if as_json:

@@ -15,9 +15,8 @@ from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from bulkjobs.errors import BulkJobsError
-from bulkjobs.observers.totals import one_line
 
-__all__ = ["LOG_FORMAT", "OutputError", "hold_numbers", "on_terminal", "say", "settle", "tell"]
+__all__ = ["LOG_FORMAT", "OutputError", "harmless", "hold_numbers", "on_terminal", "say", "settle", "tell"]
 
 _NUMBERS: Final = range(3)
 
@@ -68,14 +67,14 @@ LOG_FORMAT: Final[ContextVar[str]] = ContextVar("LOG_FORMAT", default="text")
 """Set once the options are read: with `json` every line on stderr is one JSON object, also the last one."""
 
 
-def tell(message: str, *, level: str = "error") -> None:
-    """Writes a line to stderr, wherever that leads now; a stderr that is gone or full is no reason to fail."""
+def tell(*lines: str, level: str = "error") -> None:
+    """Writes lines to stderr, wherever that leads now; a stderr that is gone or full is no reason to fail."""
     if LOG_FORMAT.get() == "json":
         ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        message = json.dumps({"ts": ts, "level": level, "event": "message", "text": message})
+        lines = (json.dumps({"ts": ts, "level": level, "event": "message", "text": "\n".join(lines)}),)
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write("".join(f"{harmless(line)}\n" for line in lines))
             sys.stderr.flush()
 
 
@@ -92,7 +91,7 @@ def on_terminal() -> Iterator[Callable[[str], None] | None]:
 
     def show(text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            stream.write(f"\r\x1b[K{one_line(text)}")
+            stream.write(f"\r\x1b[K{harmless(text)}")
             stream.flush()
 
     try:
@@ -101,6 +100,13 @@ def on_terminal() -> Iterator[Callable[[str], None] | None]:
         with contextlib.suppress(OSError, ValueError):
             stream.write("\r\x1b[K")
             stream.flush()
+
+
+def harmless(line: str) -> str:
+    """Gives a line with what could steer a terminal or begin another line escaped: names of files may hold it."""
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 def settle() -> None:

@@ -241,7 +241,7 @@ class Inspection:
 
     def evidence(self, ordinal: int) -> list[AttemptRow]:
         """Gives the attempts of a chunk, in order, with all that they have shown."""
-        rows = self._execute(f"SELECT {_ATTEMPT} FROM attempt WHERE chunk = ? ORDER BY attempt", ordinal)  # noqa: S608 - a constant
+        rows = self._execute(f"SELECT {_ATTEMPT} FROM attempt WHERE chunk = ? ORDER BY attempt", ordinal)  # nosec B608 # noqa: S608 - a constant
         names = _ATTEMPT.split(", ")
         return [_attempt(dict(zip(names, row, strict=True))) for row in rows]
 
@@ -270,14 +270,14 @@ class Inspection:
     def misplaced_findings(self) -> list[int]:
         """Gives the chunks that are said not to be settled, and are not held."""
         held = "SELECT ordinal FROM chunk WHERE state = 'held'"
-        rows = self._execute(f"SELECT chunk FROM finding WHERE chunk NOT IN ({held}) ORDER BY chunk")  # noqa: S608 - a constant
+        rows = self._execute(f"SELECT chunk FROM finding WHERE chunk NOT IN ({held}) ORDER BY chunk")  # nosec B608 # noqa: S608 - a constant
         return [chunk for (chunk,) in rows]
 
     def last_settlement_utc(self) -> float | None:
         """Gives when a chunk was settled last, or found impossible to settle."""
         moment: float | None
         both = "SELECT at_utc FROM settlement UNION ALL SELECT at_utc FROM finding"
-        (moment,) = next(self._execute(f"SELECT max(at_utc) FROM ({both})"))  # noqa: S608 - a constant
+        (moment,) = next(self._execute(f"SELECT max(at_utc) FROM ({both})"))  # nosec B608 # noqa: S608 - a constant
         return moment
 
     def record(self, run: RunRow, ordinal: int) -> JobRecord | None:
@@ -306,7 +306,7 @@ class Inspection:
         found = {}
         for table in ("attempt", "job", "settlement"):
             rows = self._execute(
-                f"SELECT DISTINCT chunk FROM {table} WHERE chunk NOT IN (SELECT ordinal FROM chunk) ORDER BY chunk"  # noqa: S608 - a constant
+                f"SELECT DISTINCT chunk FROM {table} WHERE chunk NOT IN (SELECT ordinal FROM chunk) ORDER BY chunk"  # nosec B608 # noqa: S608 - a constant
             )
             if strays := [chunk for (chunk,) in rows]:
                 found[table] = strays
@@ -334,7 +334,7 @@ class Inspection:
         return [] if found == ["ok"] else found
 
     def _chunks(self, condition: str, *parameters: int | str) -> Iterator[ChunkRecord]:
-        rows = self._execute(f"SELECT {_CHUNK} FROM chunk WHERE {condition}", *parameters)  # noqa: S608 - constants
+        rows = self._execute(f"SELECT {_CHUNK} FROM chunk WHERE {condition}", *parameters)  # nosec B608 # noqa: S608 - constants
         for ordinal, state, digest, ids, first_id, last_id, source, line, body_bytes, *rest in rows:
             invalid, duplicate, parent, first, risk = rest
             yield ChunkRecord(
@@ -354,7 +354,7 @@ class Inspection:
             )
 
     def _marks(self) -> Iterator[AttemptMark]:
-        rows = self._execute(f"SELECT {_MARK} FROM attempt ORDER BY chunk, attempt")  # noqa: S608 - a constant
+        rows = self._execute(f"SELECT {_MARK} FROM attempt ORDER BY chunk, attempt")  # nosec B608 # noqa: S608 - a constant
         for chunk, attempt, started_utc, ended_utc, verdict, cause in rows:
             yield AttemptMark(
                 chunk=chunk,
@@ -367,13 +367,13 @@ class Inspection:
 
     def _jobs(self, rest: str, *parameters: int) -> Iterator[JobRow]:
         names = _JOB.split(", ")
-        for row in self._execute(f"SELECT {_JOB} FROM job {rest}", *parameters):  # noqa: S608 - constants
+        for row in self._execute(f"SELECT {_JOB} FROM job {rest}", *parameters):  # nosec B608 # noqa: S608 - constants
             yield JobRow(**dict(zip(names, row, strict=True)))
 
     def _settlements(self, condition: str = "", *parameters: int) -> Iterator[SettlementRow]:
         names = _SETTLEMENT.split(", ")
         rows = self._execute(
-            f"SELECT {_SETTLEMENT} FROM settlement {condition} ORDER BY chunk, number",  # noqa: S608 - constants
+            f"SELECT {_SETTLEMENT} FROM settlement {condition} ORDER BY chunk, number",  # nosec B608 # noqa: S608 - constants
             *parameters,
         )
         for row in rows:

@@ -51,7 +51,7 @@ __all__ = ["Ledger", "new_run_id", "read_run"]
 _CRASHED: Final = "the process ended while this chunk was being sent"
 _ENDS: Final = tuple(state.value for state in JobState if state.terminal)
 _JOB_SEEN: Final = (
-    "UPDATE job SET state = ?, word = ?, processed = coalesce(?, processed), seen_utc = ?"  # noqa: S608 - question marks
+    "UPDATE job SET state = ?, word = ?, processed = coalesce(?, processed), seen_utc = ?"  # nosec B608 # noqa: S608 - question marks
     f" WHERE job_id = ? AND state NOT IN ({', '.join('?' * len(_ENDS))})"
 )
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -377,7 +377,7 @@ class Ledger(LedgerReader):
             self._execute(sql, until_utc, reason, self._clock.utc())
             return
         latest = "number = (SELECT max(number) FROM lockout)"
-        sql = f"UPDATE lockout SET until_utc = max(until_utc, ?), reason = ? WHERE {latest}"  # noqa: S608 - a constant
+        sql = f"UPDATE lockout SET until_utc = max(until_utc, ?), reason = ? WHERE {latest}"  # nosec B608 # noqa: S608 - a constant
         self._execute(sql, until_utc, reason)
 
     def learn_limit(self, count: int) -> None:

@@ -108,7 +108,7 @@ _INSERT_ATTEMPT: Final = f"INSERT INTO attempt ({', '.join(_ATTEMPT_COLUMNS)})"
 # An upsert that never inserts: it is how SQLite updates many rows, each by its key, in one statement. An attempt
 # that has ended already is left alone and missing from the count.
 _UPDATE_ATTEMPT: Final = (
-    " ON CONFLICT (chunk, attempt) DO UPDATE SET "
+    " ON CONFLICT (chunk, attempt) DO UPDATE SET "  # nosec B608 - columns are constants
     + ", ".join(f"{column} = excluded.{column}" for column in _ATTEMPT_COLUMNS[2:])
     + " WHERE verdict IS NULL"
 )
@@ -315,7 +315,7 @@ def _insert_sql(insert: str, rows: int, columns: int, conflict: str) -> str:
 
 @cache
 def _move_sql(chunks: int) -> str:
-    return f"UPDATE chunk SET state = ? WHERE state = ? AND ordinal IN ({', '.join('?' * chunks)})"  # noqa: S608 - only question marks are put in
+    return f"UPDATE chunk SET state = ? WHERE state = ? AND ordinal IN ({', '.join('?' * chunks)})"  # nosec B608 # noqa: S608 - only question marks are put in
 
 
 def _blocks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -117,7 +117,7 @@ def parts(database: Database, parent: int) -> list[ChunkRow]:
 
 def _chunk_rows(database: Database, condition: str, parameters: tuple[int, ...]) -> list[ChunkRow]:
     rows = database.execute(
-        "SELECT ordinal, state, digest, ids, body_bytes, invalid, duplicate, parent, first, duplicate_risk,"  # noqa: S608 - constants
+        "SELECT ordinal, state, digest, ids, body_bytes, invalid, duplicate, parent, first, duplicate_risk,"  # nosec B608 # noqa: S608 - constants
         " (SELECT coalesce(max(attempt), 0) FROM attempt WHERE chunk = ordinal)"
         f" FROM chunk WHERE {condition}",
         parameters,
@@ -190,7 +190,7 @@ _VERDICT_COLUMNS: Final = (
 def verdict_rows(database: Database, state: ChunkState, after: int, limit: int) -> list[VerdictRow]:
     """Reads up to `limit` chunks in a state, behind ordinal `after`, each with the evidence of its last attempt."""
     rows = database.execute(
-        "SELECT ordinal, body, body_cut, (SELECT finding.reason FROM finding WHERE finding.chunk = ordinal),"  # noqa: S608 - constants
+        "SELECT ordinal, body, body_cut, (SELECT finding.reason FROM finding WHERE finding.chunk = ordinal),"  # nosec B608 # noqa: S608 - constants
         f" {_VERDICT_COLUMNS}"
         " FROM chunk JOIN attempt ON attempt.chunk = ordinal"
         " AND attempt = (SELECT max(attempt) FROM attempt WHERE chunk = ordinal)"
@@ -231,7 +231,7 @@ _HISTORY: Final = f"""
     UNION ALL SELECT started_utc, ended_utc FROM request WHERE ended_utc >= ?
     UNION ALL SELECT started_utc, NULL FROM request WHERE ended_utc IS NULL AND started_utc >= ?
     ORDER BY started_utc
-"""  # noqa: S608 - constants
+"""  # nosec B608 # noqa: S608 - constants
 
 
 def _history(database: Database, since_utc: float) -> list[tuple[float, float | None]]:
@@ -241,7 +241,7 @@ def _history(database: Database, since_utc: float) -> list[tuple[float, float | 
 def _open_jobs(database: Database) -> list[OpenJob]:
     still_open = [state.value for state in JobState if not state.terminal]
     rows = database.execute(
-        f"SELECT job_id, chunk, state, accepted_utc FROM job"  # noqa: S608 - only question marks are put in
+        f"SELECT job_id, chunk, state, accepted_utc FROM job"  # nosec B608 # noqa: S608 - only question marks are put in
         f" WHERE state IN ({', '.join('?' * len(still_open))}) ORDER BY chunk",
         still_open,
     )
@@ -305,7 +305,7 @@ def counts(database: Database, now_utc: float | None) -> Counts:
 def _requests(database: Database) -> dict[str, int]:
     requests = {kind.value: 0 for kind in RequestKind}
     submits, throttled = database.execute(
-        f"SELECT coalesce(sum{_WIRE}, 0), coalesce(sum(cause IS ?), 0) FROM attempt",  # noqa: S608 - a constant
+        f"SELECT coalesce(sum{_WIRE}, 0), coalesce(sum(cause IS ?), 0) FROM attempt",  # nosec B608 # noqa: S608 - a constant
         (Cause.THROTTLED.value,),
     ).fetchone()
     requests[RequestKind.SUBMIT.value] = submits
@@ -331,7 +331,7 @@ def last_activity_utc(database: Database) -> float | None:
     """Gives when the last request began or ended, or None when there was none."""
     # Scalar subqueries, each the end of an index: max() over a union would read every row.
     ends = [
-        f"(SELECT max(ended_utc) FROM {table}), (SELECT max(started_utc) FROM {table} WHERE ended_utc IS NULL)"  # noqa: S608 - constants
+        f"(SELECT max(ended_utc) FROM {table}), (SELECT max(started_utc) FROM {table} WHERE ended_utc IS NULL)"  # nosec B608 # noqa: S608 - constants
         for table in ("attempt", "request")
     ]
     moments = database.execute("SELECT " + ", ".join(ends)).fetchone()

@@ -149,9 +149,9 @@ class Database(Protocol):
 
 def make_private(run_dir: Path) -> None:
     """Makes the run directory for its owner only, durably. One that exists keeps the mode its owner gave it."""
-    if run_dir.is_dir():
+    if os.path.isdir(run_dir):  # noqa: PTH112 - Path.is_dir raises for a very long one
         return
-    if run_dir.exists():
+    if os.path.exists(run_dir):  # noqa: PTH110 - as above
         raise LedgerError(f"The run directory {run_dir} is a file. Choose another with --run.")
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def open_for_reading(path: Path) -> Database:
     Raises:
         LedgerError: there is none, or it cannot be read, or it is of another version.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - as above
         raise LedgerError(f"There is no ledger at {path}. Is this the run directory?")
     try:
         return _opened(path, "mode=ro", _check_readable)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from bulkjobs.errors import LedgerError
+from bulkjobs.errors import InternalError, LedgerError
 from bulkjobs.ledger.schema import Database
 from bulkjobs.lifecycle import check_transition
 from bulkjobs.model import ChunkState, JobStatus
@@ -50,8 +50,11 @@ def settle(
     """Records a settlement and moves its chunk, in the transaction of the caller.
 
     Raises:
+        InternalError: a job without an adoption, or the other way round.
         LedgerError: the chunk is not held, or the job is that of another chunk.
     """
+    if (job is None) is (settlement.how is Settled.ADOPTED):
+        raise InternalError(f"Chunk {chunk} cannot be {settlement.how.value} with job {job}.")
     after = _STATES[settlement.how]
     check_transition(ChunkState.HELD, after)
     moved = database.execute(

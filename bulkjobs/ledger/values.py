@@ -97,6 +97,9 @@ class VerdictRow:
     last_id: str
     source: str
     line: int
+    parent: int | None
+    """As in `Chunk`."""
+    first: int
     attempt: int
     reason: str
     started_utc: float
@@ -117,9 +120,6 @@ class VerdictRow:
     """How much of the answer was read, kept or not."""
     connection_reused: int | None
     job_hint: JobId | None
-    parent: int | None
-    """As in `Chunk`."""
-    first: int
     finding: str | None
     """Why it could not be settled when that was tried last."""
 

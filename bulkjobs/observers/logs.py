@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, Protocol, get_args
 
-import orjson
-
 from bulkjobs.events import ChunkAccepted, ChunkRefused, Event, JobChanged, LockoutEnded, RunFinished
+from bulkjobs.jsonlines import json_line
 from bulkjobs.observers.totals import Totals, one_line
 from bulkjobs.observers.wording import Level, Saying, say
 from bulkjobs.ports import Clock
@@ -165,15 +164,15 @@ class LogObserver:
             ts = (
                 datetime.fromtimestamp(now_utc, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             )
-            line = orjson.dumps(
+            line = json_line(
                 {"ts": ts, "level": level.name.lower(), "event": event}
                 | {name: _as_unicode(value) for name, value in fields.items()}
             ).decode()
         else:
             day_time = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now_utc))
-            line = f"{day_time} {level.name.lower():<5} {one_line(text)}"
+            line = f"{day_time} {level.name.lower():<5} {one_line(text)}\n"
         try:
-            self._stream.write(line + "\n")
+            self._stream.write(line)
             self._stream.flush()
         except (OSError, ValueError):  # ValueError: the stream was closed
             self._stream = None

@@ -80,6 +80,8 @@ def _read_file(named: Path | None) -> dict[str, object]:
     except ValueError as error:
         # A TOML error gives the place, a decoding error the offset; neither shows a value.
         raise ConfigError(f"The file of options {path} is not TOML: {error}.") from error
+    except RecursionError:
+        raise ConfigError(f"The file of options {path} is nested too deep to be one.") from None
     known = {option.key: option for option in OPTIONS if option.in_file}
     values: dict[str, object] = {}
     for key, given in table.items():

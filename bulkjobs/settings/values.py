@@ -33,6 +33,10 @@ _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _UNIT_S: Final = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S}
 _RATE: Final = re.compile(r"([0-9]{1,12})/(.+)")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_IN_BRACKETS: Final = re.compile(r"\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
+"""An IPv6 address and nothing around it. Python passes over what others read otherwise, or refuse."""
+_LONGEST_HOST: Final = 253
+"""Source: RFC 1035, 2.3.4, without the lengths and the root."""
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
@@ -204,6 +208,9 @@ def _scheme_and_host(text: str, place: str) -> tuple[str, str]:
     if "@" in parts.netloc:
         raise ConfigError(f"{place} may not hold a user name or a password.")
     address = _address(host)
+    brackets = "[" in parts.netloc or "]" in parts.netloc
+    if len(host) > _LONGEST_HOST or (brackets and not _IN_BRACKETS.fullmatch(parts.netloc)):
+        raise ConfigError(f"{place} does not name a host; it may be such as https://host/path.")
     # A last label of digits is an address to resolvers (127.1, 0x7f000001), whatever Python thinks of it.
     if address is None and (
         not _HOST.fullmatch(host) or _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import orjson
-
 from bulkjobs.errors import SinkError
+from bulkjobs.jsonlines import json_line
 from bulkjobs.model import JobRecord
 from bulkjobs.rundir import sync_folder, write_all
 
@@ -157,4 +156,4 @@ class StdoutSink:
 
 
 def _lines(records: Sequence[JobRecord]) -> bytes:
-    return b"".join(orjson.dumps(record.as_dict(), option=orjson.OPT_APPEND_NEWLINE) for record in records)
+    return b"".join(json_line(record.as_dict()) for record in records)

@@ -40,6 +40,9 @@ _TOKEN_HEADER: Final = "accessToken"  # noqa: S105 - the name of the header, not
 _SECRET_PARAMETERS: Final = frozenset({"clientSecret", "webhook"})
 """Query parameters nobody may read in a log. A webhook address carries a nonce that proves who calls."""
 
+_PARTLY_SECRET_PARAMETERS: Final = frozenset({"clientId", "webhook"})
+"""Query parameters of which each long enough value counts by itself: one may be short, a part of the other public."""
+
 _SHORTEST_SECRET: Final = 12
 
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
@@ -177,9 +180,13 @@ def secrets_of(request: Request) -> tuple[str, ...]:
     found = {
         value for name, value in request.headers if name == _TOKEN_HEADER and len(value) >= _SHORTEST_SECRET
     }
-    query = urlsplit(request.url).query
-    if query:
-        found.update(value for name, value in parse_qsl(query) if name in _SECRET_PARAMETERS)
+    for name, value in parse_qsl(urlsplit(request.url).query):
+        if name in _SECRET_PARAMETERS:
+            found.add(value)
+        if name in _PARTLY_SECRET_PARAMETERS:
+            # A server may show a part of an address, or a parameter, without the rest.
+            parts = (value, *(part for _, part in parse_qsl(urlsplit(value).query)))
+            found.update(part for part in parts if len(part) >= _SHORTEST_SECRET)
     return tuple(sorted(found, key=len, reverse=True))
 
 
