@@ -19,8 +19,8 @@ ROWS = (
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
     ("wire", "backoff", "throttle", "breaker", "matching", "sources", "sinks", "ledger"),
     ("verdict", "account", "api", "nonce"),
-    # The life of one id coming in, one record going out, one job; what people read of it.
-    ("opening", "intake", "delivery", "tracker", "reconciler", "reports"),
+    # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
+    ("opening", "intake", "delivery", "tracker", "reconciler", "reports", "audit"),
     # The life of one chunk, which takes over from the intake.
     ("worker", "access"),
     ("engine",),

@@ -338,3 +338,37 @@ def test_what_was_refused_and_held_is_told_with_its_evidence(town: Callable[...,
     assert {path.stat().st_mode & 0o777 for path in here.run_dir.rglob("*") if path.is_file()} == {0o600}
     assert here.run_dir.stat().st_mode & 0o777 == 0o700
     here.check()
+
+
+# --- is it true? ---
+
+
+@pytest.mark.parametrize("stdin", [False, True], ids=["file", "stdin"])
+def test_the_account_agrees_while_a_process_works_after_it_was_killed_and_after_the_next(
+    town: Callable[..., Town], stdin: bool
+) -> None:
+    here = town("--latency", "5ms..40ms", chunks=80)
+    options = ("--run", str(here.run_dir), "--on-unknown", "hold")
+
+    def submit() -> subprocess.Popen[bytes]:
+        if not stdin:
+            return here.submit(*options)
+        with (here.folder / "ids.txt").open("rb") as source:
+            return here.submit(*options, source="-", stdin=source)
+
+    def audit() -> dict[str, Any]:
+        command = ["audit", "--json", str(here.run_dir)]
+        code, shown = here.finish(here.start(command, name="audit", stdout=subprocess.PIPE))
+        assert (code, shown["differences"]) == (0, [])
+        assert shown["ids"]["source"] == shown["ids"]["ledger"]
+        return shown
+
+    process = submit()
+    here.wait_for_jobs(5)
+    audit()  # it may be over by the time the audit has begun: then that is what it sees
+    process.kill()
+    process.wait()
+    assert audit()["owner"] is None
+    here.finish(submit())
+    assert audit()["ids"]["source"]["pending"] == 0
+    here.check()

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from bulkjobs import __version__
+from bulkjobs.cli.audit import audit
 from bulkjobs.cli.demo import demo
+from bulkjobs.cli.explain import explain
 from bulkjobs.cli.options import EPILOG, with_options
 from bulkjobs.cli.reconcile import reconcile
 from bulkjobs.cli.simulate import simulate
@@ -54,6 +56,8 @@ app.command(epilog=EPILOG)(with_options(submit))
 app.command(epilog=EPILOG)(with_options(resume, without={"run"}))
 app.command(epilog=EPILOG)(with_options(reconcile, without={"run"}))
 app.command()(status)
+app.command()(audit)
+app.command()(explain)
 app.command()(simulate)
 app.command()(demo)
 

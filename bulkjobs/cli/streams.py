@@ -9,13 +9,14 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from bulkjobs.errors import BulkJobsError
 
-__all__ = ["LOG_FORMAT", "OutputError", "harmless", "hold_numbers", "say", "settle", "tell"]
+__all__ = ["LOG_FORMAT", "OutputError", "harmless", "hold_numbers", "on_terminal", "say", "settle", "tell"]
 
 _NUMBERS: Final = range(3)
 
@@ -75,6 +76,30 @@ def tell(*lines: str, level: str = "error") -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write("".join(f"{harmless(line)}\n" for line in lines))
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def on_terminal() -> Iterator[Callable[[str], None] | None]:
+    """Gives a function that shows how far something is, in one line that goes away at the end.
+
+    None where stderr is no terminal: in a file these lines would only be in the way.
+    """
+    stream = sys.stderr
+    if stream is None or not stream.isatty():
+        yield None
+        return
+
+    def show(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(f"\r\x1b[K{harmless(text)}")
+            stream.flush()
+
+    try:
+        yield show
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            stream.write("\r\x1b[K")
+            stream.flush()
 
 
 def harmless(line: str) -> str:
