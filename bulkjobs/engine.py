@@ -124,7 +124,7 @@ class Engine:
             run, resumed = await open_run(ledger, self._run_dir, self._identity())
             opened = await open_run_sources(ledger, self._run_dir, self._sources)
             if resumed and opened.doubts:
-                await self._intake(opened.sources, ledger).verify(opened.doubts)
+                await self._intake(opened.sources, ledger).verify(opened.doubts, copied=opened.copied)
             if resumed and await is_settled(ledger):
                 self._emit(RunFinishedBefore(run_id=run.run_id, run_dir=str(self._run_dir.path)))
                 return await self._report(ledger, run, [])

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from bulkjobs.errors import LedgerError
+from bulkjobs.rundir import sync_folder
 
 __all__ = [
     "DATABASE_NAME",
@@ -154,18 +155,16 @@ def make_private(run_dir: Path) -> None:
         return
     if run_dir.exists():
         raise LedgerError(f"The run directory {run_dir} is a file. Choose another with --run.")
+    above = [folder for folder in run_dir.parents if not folder.exists()]
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         run_dir.mkdir(mode=0o700)
+        run_dir.chmod(0o700)  # the mode given to mkdir() is cut by the umask
+        # A new directory outlives a power failure only once its entry in the one above is on the disk.
+        for folder in (run_dir, *above):
+            sync_folder(folder.parent)
     except OSError as error:
         raise LedgerError(f"The run directory {run_dir} cannot be made: {error.strerror}.") from error
-    run_dir.chmod(0o700)  # the mode given to mkdir() is cut by the umask
-    # A new directory outlives a power failure only once its entry in the one above is on the disk.
-    fd = os.open(run_dir.parent, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def open_for_writing(path: Path) -> Database:
