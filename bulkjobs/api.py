@@ -12,6 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -54,6 +55,9 @@ class _Trail:
     """Is how far one request got. aiohttp's hooks write it, also when the request ends in an exception."""
 
     before_first_byte: Callable[[], Awaitable[None]] | None
+    request_timeout_s: float
+    limit: asyncio.Timeout
+    """Ends the request; it begins anew with the first byte."""
     phase: Phase = Phase.STARTED
     reused: bool | None = None
     hook_error: Exception | None = None
@@ -89,17 +93,19 @@ class HttpTransport:
         Args:
             connections: most connections at a time. A request beyond that waits for one, which counts as
                 connecting, so give at least as many as there are callers.
-            request_timeout_s: seconds from the call to the last byte of the answer. A time-out of a
-                submission is an unknown outcome, so this is rather long.
+            request_timeout_s: seconds from the first byte to the last byte of the answer, and as many before that.
+                A time-out of a submission is an unknown outcome, so this is rather long.
             connect_timeout_s: seconds until a connection stands. A time-out here means nothing was sent.
             clock: wall clock for the evidence.
             ssl_context: for a private certificate authority; None takes the system's.
         """
         self._connections = connections
-        # No `sock_read`: it could only turn a slow answer into an unknown outcome sooner.
+        # No `sock_read`: it could only turn a slow answer into an unknown outcome sooner. `total` is ours, since it
+        # begins anew with the first byte.
         self._timeout = aiohttp.ClientTimeout(
-            total=request_timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s
+            total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s
         )
+        self._request_timeout_s = request_timeout_s
         self._ssl_context = ssl_context
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
@@ -148,11 +154,12 @@ class HttpTransport:
         """
         if self._session is None:
             raise InternalError("A request was made outside `async with HttpTransport(...)`.")
-        trail = _Trail(before_first_byte)
+        trail = _Trail(before_first_byte, self._request_timeout_s, asyncio.timeout(self._request_timeout_s))
         secrets = secrets_of(request)
         started_utc = self._clock.utc()
         try:
-            await self._exchange(self._session, request, trail)
+            async with trail.limit:
+                await self._exchange(self._session, request, trail)
         except Exception as exc:  # noqa: BLE001 - a strange answer must not stop a run of days: it is evidence
             trail.error = _described(exc, secrets)
         if trail.hook_error is not None:
@@ -236,6 +243,8 @@ async def _on_headers(
         except Exception as exc:  # noqa: BLE001 - `request` raises it again
             trail.hook_error = exc
             raise _StoppedError from None
+        # The hook waits for a disk, which may be blocked for a while: that must not shorten the time for the answer.
+        trail.limit.reschedule(asyncio.get_running_loop().time() + trail.request_timeout_s)
     trail.reached(Phase.HEADERS_SENT)
 
 

@@ -34,7 +34,7 @@ from bulkjobs.model import ChunkState, JobRecord, RunSummary
 from bulkjobs.opening import is_settled, open_run, open_run_sources
 from bulkjobs.ports import Clock, Sink, Source, Transport
 from bulkjobs.reports import write_reports
-from bulkjobs.rundir import RunDir
+from bulkjobs.rundir import RunDir, not_written
 from bulkjobs.settings import Settings
 from bulkjobs.sinks.stream import LoopLeft
 from bulkjobs.throttle import GRACE_S, Throttle
@@ -334,7 +334,9 @@ class Engine:
         try:
             await write_reports(self._run_dir, ledger, summary)
         except OSError as error:
-            self._halt.note(Exit.STORAGE, f"{error.filename} cannot be written: {error.strerror or error}.")
+            reason = not_written(str(error.filename), error)
+            self._halt.note(Exit.STORAGE, reason)
+            self._emit(Stopping(reason=reason))
             summary = dataclasses.replace(summary, exit_code=int(Exit.STORAGE))
         return summary
 

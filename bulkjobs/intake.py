@@ -25,7 +25,7 @@ from bulkjobs.halt import Halt
 from bulkjobs.ledger import ChunkRow, Ledger
 from bulkjobs.model import Chunk, ChunkState, InvalidId
 from bulkjobs.ports import Source
-from bulkjobs.rundir import sync_folder, write_all
+from bulkjobs.rundir import not_written, sync_folder, write_all
 
 __all__ = ["Intake", "Planned"]
 
@@ -299,7 +299,7 @@ class _InvalidReport:
         os.close(self._descriptor)
 
     def _failed(self, error: OSError) -> SinkError:
-        return SinkError(f"{self._path} cannot be written: {error.strerror or error}.")
+        return SinkError(not_written(self._path, error))
 
 
 def _named(sources: Sequence[Source]) -> str:

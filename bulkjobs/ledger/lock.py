@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bulkjobs.errors import LedgerError, LedgerLocked
+from bulkjobs.rundir import not_written
 
 __all__ = ["LOCK_NAME", "RunLock", "filesystem_at", "lock_owner", "refuse_network_filesystem"]
 
@@ -61,9 +62,12 @@ class RunLock:
             # Descriptors that Python opens are not inherited over exec, so no child keeps the lock alive.
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise LedgerError(f"The lock file {path} cannot be opened: {error.strerror}.") from error
+            raise LedgerError(f"The lock file {not_written(path, error, 'opened')}") from error
         try:
             self._take(run_dir)
+        except OSError as error:
+            os.close(self._fd)
+            raise LedgerError(f"The lock file {not_written(path, error)}") from error
         except BaseException:
             os.close(self._fd)
             raise

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from bulkjobs.errors import LedgerError
-from bulkjobs.rundir import sync_folder
+from bulkjobs.rundir import not_written, sync_folder
 
 __all__ = [
     "DATABASE_NAME",
@@ -164,11 +164,15 @@ def make_private(run_dir: Path) -> None:
         for folder in (run_dir, *above):
             sync_folder(folder.parent)
     except OSError as error:
-        raise LedgerError(f"The run directory {run_dir} cannot be made: {error.strerror}.") from error
+        raise LedgerError(f"The run directory {not_written(run_dir, error, 'made')}") from error
 
 
-def open_for_writing(path: Path) -> Database:
+def open_for_writing(path: Path, check: Callable[[sqlite3.Connection, Path], None]) -> Database:
     """Opens a ledger, making it when the file is new or empty. The connection belongs to the calling thread.
+
+    Args:
+        path: the file.
+        check: looks at the ledger once it is open; what it raises is raised.
 
     Raises:
         LedgerError: SQLite is too old, or the file is no ledger, damaged, or of a newer version.
@@ -181,8 +185,13 @@ def open_for_writing(path: Path) -> Database:
     try:
         _create_private(path)
     except OSError as error:
-        raise LedgerError(f"The ledger {path} cannot be made: {error.strerror}.") from error
-    return _opened(path, "mode=rw", _prepare)
+        raise LedgerError(f"The ledger {not_written(path, error, 'made')}") from error
+
+    def prepare(database: sqlite3.Connection, path: Path) -> None:
+        _prepare(database, path)
+        check(database, path)
+
+    return _opened(path, "mode=rw", prepare)
 
 
 @contextmanager
@@ -268,7 +277,8 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     database.execute("PRAGMA synchronous = FULL")
     if sys.platform == "darwin":
         database.execute("PRAGMA fullfsync = 1")  # fsync() there does not empty the drive's own cache
-    database.execute("PRAGMA wal_autocheckpoint = 4000")
+    database.execute("PRAGMA wal_autocheckpoint = 0")  # see `writer`
+    database.execute("PRAGMA cell_size_check = ON")
     database.execute("PRAGMA cache_size = -16384")
     if new:
         database.execute("BEGIN IMMEDIATE")

@@ -26,8 +26,9 @@ from bulkjobs.model import Evidence, Request, RequestKind
 from bulkjobs.settings import Secret, Settings
 from bulkjobs.testing import VirtualClock, answered, lost, run_virtual
 
-__all__ = ["Books", "Ended", "Town", "violations"]
+__all__ = ["WORKERS", "Books", "Ended", "Town", "violations"]
 
+WORKERS: Final = 4
 _SIZE: Final = 10
 _THROTTLED, _REFUSED, _LOST_WITH_JOB, _LOST, _BROKEN = 3, 5, 7, 11, 13
 """Which chunk, from 0, the server treats how; all others it accepts."""
@@ -116,6 +117,7 @@ class _Server:
             return answered(429)
         if index == _REFUSED:
             books.enter("refused", digest)
+            books.enter("unapplied", digest)
             return answered(400, _REFUSAL)
         if index == _LOST:
             return lost()
@@ -215,7 +217,7 @@ class Town:
             pace=None,
             max_active_jobs=6,
             chunk_size=_SIZE,
-            workers=4,
+            workers=WORKERS,
         )
         async with Client(
             settings,
