@@ -18,7 +18,9 @@ CAMPAIGN = Path(__file__).parent / "soak" / "disk_faults.py"
 @pytest.mark.parametrize(
     ("faults", "every"),
     [
-        ("EIO at SYNC", 1),
+        ("EIO at SYNC number 0 (ONCE)", 1),
+        ("EIO at SYNC number 0 (ON)", 3),
+        ("EIO at SYNCDIR", 1),
         ("EIO at WRITE", 37),
         ("EIO at READ", 5),
         ("EIO at TRUNCATE", 1),
@@ -33,3 +35,10 @@ def test_each_failing_call_ends_the_session_in_order(tmp_path: Path, faults: str
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fires no more" in done.stdout
+
+
+def test_a_slow_disk_holds_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, CAMPAIGN, "--folder", tmp_path, "--only", "slow"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "each sync 20 ms late: nothing happens" in done.stdout

@@ -17,6 +17,7 @@ CAMPAIGN = Path(__file__).parent / "soak" / "power_loss.py"
 
 
 def campaign(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(exist_ok=True)
     command = [sys.executable, CAMPAIGN, "--folder", folder, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
 
@@ -31,6 +32,16 @@ def test_power_may_be_lost_behind_any_call_and_a_sample_of_disks_be_torn(tmp_pat
 def test_power_may_be_lost_in_a_run_that_copies_no_source(tmp_path: Path) -> None:
     done = campaign(tmp_path, "--no-feed", "--chunks", "8", "--seeds", "100", "--kept", "20")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [33, 41])
+def test_power_may_be_lost_after_a_session_whose_syncs_failed(tmp_path: Path, first: int) -> None:
+    options = ("--chunks", "8", "--seeds", "30", "--kept", "0", "--sync-fails", str(first))
+    done = campaign(tmp_path / "sound", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = campaign(tmp_path / "broken", *options, "--broken", "log")
+    assert done.returncode == 1, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("broken", ["synchronous=off", "synchronous=normal", "folders"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from bulkjobs.rundir import not_written, sync_folder
 
 __all__ = ["RunKeeper", "open_audited"]
 
+_BLOCK_BYTES: Final = 1024 * 1024
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -94,13 +96,37 @@ def open_audited(path: Path, keeper: RunKeeper) -> Database:
     def check(database: sqlite3.Connection, path: Path) -> None:
         audit(database, path)
         keeper.check(database)
-        # What the last session left in the log need not be on the disk: if a sync failed, reading it back proves
-        # nothing. With the power all that stands behind such a hole would be lost, so nothing is written behind it;
-        # it is written anew, into the database.
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         try:
             sync_folder(path.parent)  # SQLite does so when it makes the log, but does not mind if it fails
         except OSError as error:
             raise LedgerError(f"The run directory {not_written(path.parent, error)}") from error
 
+    write_log_anew(path)
     return open_for_writing(path, check)
+
+
+def write_log_anew(path: Path) -> None:
+    """Makes durable what the last session left in the write-ahead log, by writing the same bytes once more.
+
+    If a sync of them failed, the system shows them, takes them for written, and no later sync writes them. With the
+    power they would be gone, and with them every commit behind such a hole: so nothing is written behind one.
+
+    Raises:
+        LedgerError: the disk does not take it.
+    """
+    log = path.with_name(path.name + "-wal")
+    try:
+        descriptor = os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LedgerError(f"The log {not_written(log, error, 'opened')}") from error
+    try:
+        at = 0
+        while block := os.pread(descriptor, _BLOCK_BYTES, at):
+            at += os.pwrite(descriptor, block, at)
+        os.fsync(descriptor)
+    except OSError as error:
+        raise LedgerError(f"The log {not_written(log, error)}") from error
+    finally:
+        os.close(descriptor)

@@ -82,12 +82,21 @@ class _Campaign:
         self._held = self._held_without_fault()
 
     def run(self) -> int:
-        bad = 0
+        bad = self._with_a_slow_disk() if self._options.only in "slow" else 0
         for kinds, error, mode in _FAULTS:
             if self._options.only not in str(Fault(kinds, 0, error, mode)):
                 continue
             bad += self._until_it_fires_no_more(kinds, error, mode)
         return bad
+
+    def _with_a_slow_disk(self) -> int:
+        self._empty_root()
+        self._disk.watch(self._town.root)
+        self._disk.set_sync(slow_ms=20)
+        books = Books()
+        found = violations(self._town, books, self._town.work(books))
+        print(f"each sync 20 ms late: {found or 'nothing happens'}")
+        return len(found)
 
     def _until_it_fires_no_more(self, kinds: Kind, error: int, mode: Mode) -> int:
         began, bad, tried, at = time.monotonic(), 0, 0, self._options.first

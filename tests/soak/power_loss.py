@@ -2,6 +2,7 @@
 
     python -m tests.soak.power_loss                     each call, nothing unsynced left: what every commit is held to
     python -m tests.soak.power_loss --seeds 10000       and as many torn and reordered disks
+    python -m tests.soak.power_loss --sync-fails 40     in the session after one in which from the 40th on each failed
 
 What is lost, torn or in another order is chosen by `support.storage.loss`; what must be true then is said in
 `support.storage.session`. A violation is printed with the call and the seed, and the trace is kept to repeat it.
@@ -23,12 +24,12 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for `support`, also as `python -m tests.soak…`
 
-from support.storage.disk import Disk, Kind, environment, is_preloaded
+from support.storage.disk import Disk, Fault, Kind, Mode, environment, is_preloaded
 from support.storage.loss import Call, Image, Model, PowerLoss, read_trace, write_image
 from support.storage.session import Books, Town, violations
 
 from bulkjobs import intake, rundir
-from bulkjobs.ledger import ledger, schema
+from bulkjobs.ledger import keeper, schema, stamp
 from bulkjobs.sinks import jsonl
 from bulkjobs.sources import spool
 
@@ -41,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not is_preloaded():
         command = [sys.executable, str(Path(__file__).resolve()), *(sys.argv[1:] if argv is None else argv)]
         os.execve(sys.executable, command, dict(environment()))
-    folder = Path(
-        tempfile.mkdtemp(prefix="power-loss-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-    )
+    # A trace names the folder it was recorded in, by the name of a sink.
+    folder = options.folder or (options.trace.parent if options.trace else Path(tempfile.mkdtemp()))
     campaign = _Campaign(folder, options)
     bad = campaign.run()
     if bad:
@@ -70,17 +70,20 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--broken", choices=sorted(_BROKEN), help="break the engine first, which must be found"
     )
     parser.add_argument(
+        "--sync-fails", type=int, default=0, help="from which sync on all failed in a session before it"
+    )
+    parser.add_argument(
         "--folder", type=Path, help="where to work (default: a new one in the temporary folder)"
     )
     parser.add_argument("--trace", type=Path, help="repeat a trace that was kept instead of recording one")
     return parser.parse_args(argv)
 
 
-def _open_without(pragma: str) -> Callable[[Path], Any]:
+def _open_without(pragma: str) -> Callable[[Path, Any], Any]:
     sound = schema.open_for_writing
 
-    def open_for_writing(path: Path) -> Any:
-        database = sound(path)
+    def open_for_writing(path: Path, check: Any) -> Any:
+        database = sound(path, check)
         database.execute(f"PRAGMA synchronous = {pragma}")
         return database
 
@@ -88,16 +91,25 @@ def _open_without(pragma: str) -> Callable[[Path], Any]:
 
 
 def _forget_folders() -> None:
-    for module in (intake, jsonl, rundir, schema, spool):
+    for module in (intake, jsonl, keeper, rundir, schema, spool, stamp):
         setattr(module, "sync_folder", lambda _folder: None)  # noqa: B010 - mypy calls it a name of the module's
 
 
+def _trust_log() -> None:
+    keeper.write_log_anew = lambda _path: None
+
+
 _BROKEN: Final[Mapping[str, Callable[[], None]]] = {
-    "synchronous=off": lambda: setattr(ledger, "open_for_writing", _open_without("OFF")),
-    "synchronous=normal": lambda: setattr(ledger, "open_for_writing", _open_without("NORMAL")),
+    "synchronous=off": lambda: setattr(keeper, "open_for_writing", _open_without("OFF")),
+    "synchronous=normal": lambda: setattr(keeper, "open_for_writing", _open_without("NORMAL")),
     "folders": _forget_folders,
+    "log": _trust_log,
 }
 """Ways in which an engine could be broken and pass every test that only kills it."""
+
+
+_BEGINS: Final = "begins"
+"""Marks where the session begins during which the power is lost."""
 
 
 class _Campaign:
@@ -138,6 +150,11 @@ class _Campaign:
             file.flush()
             self._disk.watch(self._town.root, file.fileno())
             books = Books(note=self._disk.mark)
+            if self._options.sync_fails:
+                self._disk.fail(Fault(Kind.SYNC, self._options.sync_fails, mode=Mode.ON))
+                self._town.work(books)
+                self._disk.mend()
+            self._disk.mark(_BEGINS)
             ended = self._town.work(books)
             self._disk.watch(Path("/nowhere"))
         wrong = violations(self._town, books, ended)
@@ -156,6 +173,8 @@ class _Campaign:
         every = max(1, len(calls) // options.kept) if options.kept else len(calls) + 1
         for number, call in enumerate(calls):
             loss.follow(call)
+            if _BEGINS not in loss.marks:
+                continue
             models: list[Model] = ["dropped", *seeds.get(number, [])]
             if call.kind is not Kind.MARK and number % every == every - 1:
                 models.append("kept")

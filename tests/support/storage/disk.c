@@ -270,6 +270,7 @@ static int synced(int fd, int (*real)(int))
     struct file *file = file_of(fd);
     int fails = file ? verdict(file->folder ? SYNCDIR : SYNC) : 0, result = -1;
     if (fails) {
+        if (file->traced) record(SYNC, file->inode, 1, NULL, 0, NULL);
         errno = fails;
     } else {
         result = without_sync ? 0 : real(fd);

@@ -7,6 +7,9 @@ its names, and until then anything may be there or not. Three models of that:
 - `kept`: all of it is there, as after `kill -9`.
 - `torn(seed)`: of each file some of the later writes are there, whole or by sectors of 512 bytes in any order; of
   each folder some of the later names, in half of the seeds only such as are a beginning of what was done.
+
+A sync that fails is worse than none: the system shows what was written, takes it for clean, and never writes it
+again. So those writes are lost with the power, whatever is synced later, unless they are made once more.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class Call:
     kind: Kind
     inode: int
     number: int
-    """Offset of a write, length after a truncation or an allocation."""
+    """Offset of a write, length after a truncation or an allocation, 1 for a sync that failed."""
     data: bytes
     """What was written; else the path or the text of a mark."""
     second: str
@@ -70,18 +73,27 @@ def read_trace(path: Path) -> tuple[int, list[Call]]:
 
 @dataclass(slots=True)
 class _File:
-    synced: bytes = b""
+    synced: bytearray = field(default_factory=bytearray)
+    shown: bytearray = field(default_factory=bytearray)
+    """What whoever reads it gets while the power is there."""
     later: list[Call] = field(default_factory=list)
-    """Writes and changes of length since the last sync."""
+    """Writes and changes of length that another sync would make durable."""
+
+    def change(self, call: Call) -> None:
+        _apply(self.shown, call)
+        self.later.append(call)
+
+    def sync(self, *, fails: bool) -> None:
+        if not fails:
+            for call in self.later:
+                _apply(self.synced, call)
+        self.later.clear()
 
     def dropped(self) -> bytes:
-        return self.synced
+        return bytes(self.synced)
 
     def kept(self) -> bytes:
-        content = bytearray(self.synced)
-        for call in self.later:
-            _apply(content, call)
-        return bytes(content)
+        return bytes(self.shown)
 
     def torn(self, chance: random.Random) -> bytes:
         content = bytearray(self.synced)
@@ -171,11 +183,9 @@ class PowerLoss:
                 folder = self._folders[call.inode] = self._by_path[call.text] = _Folder(call.text)
                 self._change(call.text, folder)
             case Kind.WRITE | Kind.TRUNCATE | Kind.ALLOCATE:
-                self._files[call.inode].later.append(call)
+                self._files[call.inode].change(call)
             case Kind.SYNC:
-                file = self._files[call.inode]
-                if file.later:
-                    file.synced, file.later = file.kept(), []
+                self._files[call.inode].sync(fails=call.number == 1)
             case Kind.SYNCDIR:
                 folder = self._folders[call.inode]
                 folder.synced, folder.later = folder.names(folder.later), []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -60,7 +61,7 @@ class Books:
         books.sent = 0
         return books
 
-    def _enter(self, what: str, digest: str, job: str = "") -> None:
+    def _enter(self, what: str, digest: str = "", job: str = "") -> None:
         match what:
             case "left":
                 if self.left[digest] > self.unapplied[digest]:
@@ -194,6 +195,13 @@ class Town:
 
     def work(self, books: Books) -> Ended:
         """Lets one session work on the run until it ends, and says how."""
+        ended = self._ended(books)
+        # What a failed session left is closed while its disk is as bad as it was, as if the process had ended: SQLite
+        # would share what it knows of the log with a connection that only waits to be collected.
+        gc.collect()
+        return ended
+
+    def _ended(self, books: Books) -> Ended:
         said: list[str] = []
         try:
             summary = run_virtual(self._session(books, said))
