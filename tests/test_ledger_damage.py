@@ -224,6 +224,16 @@ def test_an_index_that_contradicts_its_table_is_named(crashed: Crashed) -> None:
     crashed.is_refused(match="its index of chunks does not agree with them")
 
 
+@pytest.mark.parametrize(("rows", "table", "index"), audit_module._TWICE, ids=str)
+def test_what_is_asked_twice_is_read_from_two_places(
+    crashed: Crashed, rows: str, table: str, index: str
+) -> None:
+    """SQLite may answer from an index although a table was asked for; the comparison would then always agree."""
+    with closing(sqlite3.connect(crashed.restore())) as database:
+        plans = [database.execute(f"EXPLAIN QUERY PLAN {query}").fetchall() for query in (table, index)]
+    assert ["INDEX" in str(plan) for plan in plans] == [False, True], (rows, plans)
+
+
 # --- how long it takes ---
 
 

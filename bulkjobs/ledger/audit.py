@@ -26,7 +26,13 @@ _CHUNKS: Final = "SELECT state, count(*), sum(ordinal), sum(ids), sum(invalid), 
 _ATTEMPTS: Final = "SELECT count(*), sum(chunk) FROM attempt"
 _TWICE: Final = (
     ("chunks", f"{_CHUNKS} NOT INDEXED GROUP BY +state", f"{_CHUNKS} INDEXED BY chunk_state GROUP BY state"),
-    ("attempts", f"{_ATTEMPTS} NOT INDEXED", f"{_ATTEMPTS} INDEXED BY attempt_time"),
+    # NOT INDEXED does not keep a table with a key of its own from being read through an index that holds all that is
+    # asked for; the index has no verdicts.
+    (
+        "attempts",
+        f"{_ATTEMPTS} WHERE verdict IS NULL OR verdict <> ''",
+        f"{_ATTEMPTS} INDEXED BY attempt_time",
+    ),
 )
 """The same question to a table and to an index of it."""
 
