@@ -77,6 +77,9 @@ class _Trail:
 
     before_first_byte: Callable[[], Awaitable[None]] | None
     clock: Clock
+    request_timeout_s: float
+    limit: asyncio.Timeout
+    """Ends the request; it begins anew with the first byte."""
     phase: Phase = Phase.STARTED
     connection: Connection | None = None
     reused: bool | None = None
@@ -139,18 +142,19 @@ class HttpTransport:
         Args:
             connections: most connections at a time. A request beyond that waits for one, which counts as
                 connecting, so give at least as many as there are callers.
-            request_timeout_s: seconds from the call to the last byte of the answer. A time-out of a
-                submission is an unknown outcome, so this is rather long.
+            request_timeout_s: seconds from the first byte to the last byte of the answer, and as many before that.
+                A time-out of a submission is an unknown outcome, so this is rather long.
             connect_timeout_s: seconds until a connection stands. A time-out here means nothing was sent.
             clock: wall clock for the evidence.
             ssl_context: for a private certificate authority; None takes the system's.
         """
         self._connections = connections
-        # `total` alone bounds a server that reads no further or drips its answer. No `sock_read`: it could only
-        # turn a slow answer into an unknown outcome sooner. Above 5 s aiohttp rounds up to a whole second.
+        # `total` is ours, since it begins anew with the first byte; it alone bounds a server that reads no further or
+        # drips its answer. No `sock_read`: it could only turn a slow answer into an unknown outcome sooner.
         self._timeout = aiohttp.ClientTimeout(
-            total=request_timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s
+            total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s
         )
+        self._request_timeout_s = request_timeout_s
         self._ssl_context = ssl_context
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
@@ -199,12 +203,15 @@ class HttpTransport:
         """
         if self._session is None:
             raise InternalError("A request was made outside `async with HttpTransport(...)`.")
-        trail = _Trail(before_first_byte, self._clock)
+        trail = _Trail(
+            before_first_byte, self._clock, self._request_timeout_s, asyncio.timeout(self._request_timeout_s)
+        )
         secrets = secrets_of(request)
         started_utc = self._clock.utc()
         outer = _TRAIL.set(trail)
         try:
-            await self._exchange(self._session, request, trail)
+            async with trail.limit:
+                await self._exchange(self._session, request, trail)
         except Exception as exc:  # noqa: BLE001 - a strange answer must not stop a run of days: it is evidence
             trail.error = _described(exc, secrets)
         finally:
@@ -302,6 +309,8 @@ async def _on_headers(
     if flaw := _unusable(trail.connection):
         # The hook takes a sync of the disk. Whoever closed the connection meanwhile has not seen this request.
         raise _StoppedError(flaw)
+    # The hook waits for a disk, which may be blocked for a while: that must not shorten the time for the answer.
+    trail.limit.reschedule(asyncio.get_running_loop().time() + trail.request_timeout_s)
     trail.sent_utc = trail.clock.utc()
     trail.reached(Phase.HEADERS_SENT)
 

@@ -36,7 +36,7 @@ from bulkjobs.opening import is_settled, open_run, open_run_sources
 from bulkjobs.ports import Clock, Sink, Source, Transport
 from bulkjobs.reconciler import Orders, Reconciler
 from bulkjobs.reports import write_reports
-from bulkjobs.rundir import RunDir
+from bulkjobs.rundir import RunDir, not_written
 from bulkjobs.settings import Settings
 from bulkjobs.sinks.stream import LoopLeft
 from bulkjobs.worker import Submission, Worker
@@ -144,7 +144,7 @@ class Engine:
             run, resumed = await open_run(ledger, self._run_dir, self._identity())
             opened = await open_run_sources(ledger, self._run_dir, self._sources, held_too=held_too)
             if resumed and opened.doubts:
-                await self._intake(opened.sources, ledger).verify(opened.doubts)
+                await self._intake(opened.sources, ledger).verify(opened.doubts, copied=opened.copied)
             if resumed and await is_settled(ledger, held_too=held_too):
                 self._emit(RunFinishedBefore(run_id=run.run_id, run_dir=str(self._run_dir.path)))
                 return await self._report(ledger, run, [])
@@ -359,7 +359,9 @@ class Engine:
         try:
             await write_reports(self._run_dir, ledger, summary)
         except OSError as error:
-            self._halt.note(Exit.STORAGE, f"{error.filename} cannot be written: {error.strerror or error}.")
+            reason = not_written(str(error.filename), error)
+            self._halt.note(Exit.STORAGE, reason)
+            self._emit(Stopping(reason=reason))
             summary = dataclasses.replace(summary, exit_code=int(Exit.STORAGE))
         return summary
 

@@ -6,6 +6,7 @@
     │   └── SourceChanged               a source is not what it was when the run began
     ├── AuthError                       no usable access token
     ├── LedgerError                     the durable account cannot be read or written
+    │   ├── LedgerFull                  the disk has no room for more
     │   └── LedgerLocked                another process works on this run
     ├── SinkError                       job records cannot be handed on
     └── InternalError                   an invariant broke: a bug in bulkjobs
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigError",
     "InternalError",
     "LedgerError",
+    "LedgerFull",
     "LedgerLocked",
     "SinkError",
     "SourceChanged",
@@ -51,6 +53,10 @@ class AuthError(BulkJobsError):
 
 class LedgerError(BulkJobsError):
     """Says what is wrong with the ledger. Nothing more is sent once it is raised."""
+
+
+class LedgerFull(LedgerError):  # noqa: N818 - as below
+    """Says that the disk is full. What is in flight is still recorded, and nothing else is begun."""
 
 
 class LedgerLocked(LedgerError):  # noqa: N818 - the name states the condition, as FileNotFoundError's does

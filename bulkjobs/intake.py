@@ -26,7 +26,7 @@ from bulkjobs.jsonlines import json_line
 from bulkjobs.ledger import ChunkRow, Ledger, VerdictRow
 from bulkjobs.model import Chunk, ChunkState, InvalidId, Tally
 from bulkjobs.ports import Source
-from bulkjobs.rundir import write_all
+from bulkjobs.rundir import not_written, sync_folder, write_all
 from bulkjobs.sources.table import not_a_table
 from bulkjobs.splitting import part_body
 
@@ -106,11 +106,13 @@ class Intake:
         finally:
             channel.close()
 
-    async def verify(self, doubts: Sequence[str]) -> None:
+    async def verify(self, doubts: Sequence[str], *, copied: bool) -> None:
         """Reads the sources and compares every chunk that the ledger knows; hands on nothing.
 
         Args:
             doubts: what was recorded of the sources in doubt, for the message.
+            copied: reading these compares them with their copies. Then chunks that the last session cut and did not
+                get to plan are no reason to doubt.
 
         Raises:
             SourceError: a source cannot be read.
@@ -122,7 +124,7 @@ class Intake:
         try:
             async with aclosing(self._chunks(None)) as chunks:
                 async for chunk in chunks:
-                    if await known.match(chunk, finished=finished) is None:
+                    if await known.match(chunk, finished=finished) is None and not copied:
                         raise SourceChanged(
                             f"{_named(self._sources)} changed since the run began. The {chunk.ordinal - 1} chunks "
                             f"planned so far are the same, but from chunk {chunk.ordinal} on nobody can tell. Put it "
@@ -334,6 +336,11 @@ class _InvalidReport:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._failed(error) from error
+        try:
+            sync_folder(path.parent)  # once the source is finished nobody writes it again
+        except OSError as error:
+            self.close()
+            raise self._failed(error) from error
 
     def write(self, invalid: Sequence[InvalidId]) -> None:
         text = b"".join(
@@ -358,7 +365,7 @@ class _InvalidReport:
         os.close(self._descriptor)
 
     def _failed(self, error: OSError) -> SinkError:
-        return SinkError(f"{self._path} cannot be written: {error.strerror or error}.")
+        return SinkError(not_written(self._path, error))
 
 
 def _named(sources: Sequence[Source]) -> str:

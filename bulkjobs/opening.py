@@ -31,6 +31,8 @@ class OpenedSources:
     sources: list[Source]
     doubts: list[str]
     """What was recorded of each that may not be what the run began with: its size or time differs, or it has none."""
+    copied: bool
+    """Whether each of these is compared with its copy, which also speaks for ids that are not planned yet."""
 
 
 async def open_run(ledger: Ledger, run_dir: RunDir, identity: Mapping[str, object]) -> tuple[RunRow, bool]:
@@ -107,6 +109,7 @@ async def open_run_sources(
     return OpenedSources(
         [_repeatable(ledger, run_dir, position, *pair) for position, pair in enumerate(pairs)],
         doubts=[_recorded(row) for row, source in pairs if _is_doubtful(row, source)],
+        copied=all(row.spooled for row, source in pairs if _is_doubtful(row, source)),
     )
 
 

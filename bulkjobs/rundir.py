@@ -5,6 +5,7 @@ Folders are 0700 and files 0600 whatever the umask: ids and job ids are somebody
 
 from __future__ import annotations
 
+import errno
 import os
 import os.path
 import re
@@ -13,7 +14,7 @@ from typing import Final
 
 from bulkjobs.errors import SourceError
 
-__all__ = ["RunDir", "default_run_dir", "sync_folder", "write_all"]
+__all__ = ["RunDir", "default_run_dir", "not_written", "sync_folder", "write_all"]
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
@@ -90,6 +91,20 @@ def default_run_dir(source: str | Path) -> Path:
         return path.with_name(path.name + ".run")
     fixed = next(parent for parent in path.parents if not _MAGIC.search(str(parent)))
     return fixed / (re.sub(r"[*?\[\]/]+", "_", str(path.relative_to(fixed))) + ".run")
+
+
+_NEXT: Final = {
+    errno.ENOSPC: "Make room on that disk",
+    errno.EDQUOT: "Make room within the quota",
+    errno.EIO: "That disk may be failing: look at the system's log, and copy the run directory to another",
+    errno.EROFS: "Make that file system writable",
+}
+
+
+def not_written(path: Path | str, error: OSError, done: str = "written") -> str:
+    """Says in sentences that a file cannot be written (or whatever is to be `done`), why, and what to do."""
+    advice = _NEXT.get(error.errno or 0, "Mend that")
+    return f"{path} cannot be {done}: {error.strerror or error}. {advice}, then give the same command again."
 
 
 def write_all(descriptor: int, content: bytes) -> None:

@@ -19,7 +19,7 @@ from bulkjobs.account.gate import Gate, GateStopped, Permit, PermitWithdrawn
 from bulkjobs.backoff import delay_s
 from bulkjobs.channel import Channel
 from bulkjobs.endpoints import Endpoint
-from bulkjobs.errors import AuthError, ConfigError, InternalError
+from bulkjobs.errors import AuthError, ConfigError, InternalError, LedgerFull
 from bulkjobs.events import (
     AttemptNotApplied,
     ChunkAccepted,
@@ -47,7 +47,7 @@ from bulkjobs.model import (
 )
 from bulkjobs.nonce import nonce_of
 from bulkjobs.ports import Clock, Transport
-from bulkjobs.rundir import RunDir
+from bulkjobs.rundir import RunDir, not_written
 from bulkjobs.splitting import parts_of
 from bulkjobs.verdict import judge
 from bulkjobs.wire.request import AnswerFormat, submit_request
@@ -236,6 +236,9 @@ class Worker:
             return await self._transport.request(request, before_first_byte=intend)
         except PermitWithdrawn as withdrawn:
             return cut_short(str(withdrawn))
+        except LedgerFull as full:
+            self._halt.pull(Exit.STORAGE, str(full))
+            return cut_short(str(full))
         except asyncio.CancelledError:
             if phase >= Phase.CONNECTED:
                 evidence = cut_short("cancelled while it was being sent")
@@ -303,7 +306,7 @@ class Worker:
         try:
             self._run_dir.write(path, chunk.body + b"\n")
         except OSError as error:
-            problem = f"{path} cannot be written: {error.strerror or error}."
+            problem = not_written(path, error)
             self._halt.pull(Exit.STORAGE, problem)
             return NotApplied(cause=Cause.NOT_PROCESSED, reason=f"{verdict.reason} But {problem}")
         return verdict

@@ -310,6 +310,23 @@ async def test_a_time_out_within_the_hook_sent_nothing():
 
 
 @on_both_loops
+async def test_a_disk_that_is_slow_within_the_hook_takes_nothing_from_the_time_for_the_answer():
+    """Together they take longer than the time-out, each takes less. A false time-out would hold a chunk."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await asyncio.sleep(0.25)
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    async def slow_disk() -> None:
+        await asyncio.sleep(0.25)
+
+    async with playing(script, request_timeout_s=0.4) as (server, client):
+        evidence = await client.request(submit(server.base_url), before_first_byte=slow_disk)
+    assert (evidence.phase, evidence.status, evidence.error) == (Phase.COMPLETE, 200, None)
+
+
+@on_both_loops
 async def test_the_hook_runs_when_a_connection_stands_and_before_any_byte():
     """This is what durable intents rest on; it must hold for every version of aiohttp."""
     seen_before, go_on = [], asyncio.Event()

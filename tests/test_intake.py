@@ -45,7 +45,7 @@ class Run:
         self.attempts = {}
         self.risky = set()
 
-    async def session(self, *sources, stop_after=None, accept=(), verify=False, dedupe=True):
+    async def session(self, *sources, stop_after=None, accept=(), verify=False, copied=False, dedupe=True):
         """Lets one session take in its sources.
 
         Returns:
@@ -65,7 +65,7 @@ class Run:
                 emit=self.events.append,
             )
             if verify:
-                await intake.verify([])
+                await intake.verify([], copied=copied)
                 return []
             return await self._take(intake, ledger, stop_after, accept)
 
@@ -395,6 +395,13 @@ async def test_a_shortened_source_names_what_is_missing(run, file, kept, chunk):
 async def test_verifying_passes_an_unchanged_source_and_hands_on_nothing(run, file):
     await run.session(file(IDS))
     await run.session(file(IDS), verify=True)
+
+
+async def test_verifying_a_copy_passes_chunks_that_a_crash_left_unplanned(run, file):
+    await run.session(file(IDS), stop_after=2)
+    with pytest.raises(SourceChanged, match="from chunk 4 on nobody can tell"):
+        await run.session(file(IDS), verify=True)
+    assert await run.session(file(IDS), verify=True, copied=True) == []
 
 
 @pytest.mark.parametrize("changed", [IDS.replace(b"9", b"8888"), IDS[:-2], IDS + b"10\n", b""])

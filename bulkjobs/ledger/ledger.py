@@ -18,6 +18,7 @@ from typing import Final, Self
 
 from bulkjobs.errors import BulkJobsError, InternalError, LedgerError
 from bulkjobs.ledger import queries
+from bulkjobs.ledger.keeper import RunKeeper, open_audited
 from bulkjobs.ledger.lock import RunLock, lock_owner, refuse_network_filesystem
 from bulkjobs.ledger.operations import BEGIN_ATTEMPT, DELIVER, END_ATTEMPT, PLAN, RECORD_UNSENT, SPLIT
 from bulkjobs.ledger.reader import LedgerReader
@@ -25,7 +26,6 @@ from bulkjobs.ledger.schema import (
     DATABASE_NAME,
     Database,
     make_private,
-    open_for_writing,
     reading,
 )
 from bulkjobs.ledger.settling import Settlement, record_baseline, record_findings, settle
@@ -72,9 +72,13 @@ def new_run_id(utc: float, chance: int) -> str:
 class Ledger(LedgerReader):
     """Is the durable account of one run. Its methods belong to the event loop that opened it."""
 
-    def __init__(self, writer: Writer, lock: RunLock, clock: Clock, run: RunRow | None) -> None:
+    def __init__(
+        self, writer: Writer, lock: RunLock, clock: Clock, keeper: RunKeeper, run: RunRow | None
+    ) -> None:
         super().__init__(writer, clock, run)
         self._lock = lock
+        self._keeper = keeper
+        self._session: int | None = None
         self._begun: set[tuple[int, int]] = set()
         """Attempts in flight, as far as this process has told the ledger: chunk and number."""
 
@@ -91,10 +95,11 @@ class Ledger(LedgerReader):
         lock = RunLock(run_dir)
         try:
             path = run_dir / DATABASE_NAME
-            writer = Writer(f"The ledger {path}", lambda: open_for_writing(path))
+            keeper = RunKeeper(run_dir)
+            writer = Writer(f"The ledger {path}", lambda: open_audited(path, keeper), keeper)
             try:
                 await writer.start()
-                return cls(writer, lock, clock, await writer.call(queries.run_row))
+                return cls(writer, lock, clock, keeper, await writer.call(queries.run_row))
             except BaseException:
                 with contextlib.suppress(LedgerError):  # the same one, once more
                     await writer.close()
@@ -232,7 +237,13 @@ class Ledger(LedgerReader):
         if self._session is not None:
             raise InternalError("A session is open already.")
         now = self._clock.utc()
-        self._session, held = await self._writer.call(lambda database: _begin_session(database, now))
+        run_id = self._known_run().run_id
+
+        def begin(database: Database) -> tuple[int, int]:
+            self._keeper.begin(database, run_id)
+            return _begin_session(database, now)
+
+        self._session, held = await self._writer.call(begin)
         return held
 
     async def end_session(self, exit_code: int, stop_reason: str | None) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from bulkjobs.errors import LedgerError, LedgerLocked
 from bulkjobs.forking import close_locked, keep_from_children
+from bulkjobs.rundir import not_written
 
 __all__ = ["LOCK_NAME", "RunLock", "filesystem_at", "lock_owner", "refuse_network_filesystem"]
 
@@ -62,10 +63,13 @@ class RunLock:
             # Descriptors that Python opens are not inherited over exec, so no child keeps the lock alive.
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise LedgerError(f"The lock file {path} cannot be opened: {error.strerror}.") from error
+            raise LedgerError(f"The lock file {not_written(path, error, 'opened')}") from error
         keep_from_children(self._fd)
         try:
             self._take(run_dir)
+        except OSError as error:
+            close_locked(self._fd)
+            raise LedgerError(f"The lock file {not_written(path, error)}") from error
         except BaseException:
             close_locked(self._fd)
             raise

@@ -176,9 +176,9 @@ def _deliver(
 
 # In the order in which a chunk meets them.
 PLAN: Final = Operation(rank=0, apply=_plan)
-BEGIN_ATTEMPT: Final = Operation(rank=1, apply=_begin_attempts)
+BEGIN_ATTEMPT: Final = Operation(rank=1, apply=_begin_attempts, is_intent=True, adds_attempt=True)
 END_ATTEMPT: Final = Operation(rank=2, apply=_end_attempts)
-RECORD_UNSENT: Final = Operation(rank=3, apply=_record_unsent)
+RECORD_UNSENT: Final = Operation(rank=3, apply=_record_unsent, adds_attempt=True)
 SPLIT: Final = Operation(rank=4, apply=_split)
 DELIVER: Final = Operation(rank=5, apply=_deliver)
 

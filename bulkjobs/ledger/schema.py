@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from bulkjobs.errors import LedgerError
 from bulkjobs.ledger.migrations import SCHEMA_VERSION, TABLES, migrate
+from bulkjobs.rundir import not_written, sync_folder
 
 __all__ = [
     "DATABASE_NAME",
@@ -153,22 +154,24 @@ def make_private(run_dir: Path) -> None:
         return
     if os.path.exists(run_dir):  # noqa: PTH110 - as above
         raise LedgerError(f"The run directory {run_dir} is a file. Choose another with --run.")
+    above = [folder for folder in run_dir.parents if not folder.exists()]
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         run_dir.mkdir(mode=0o700)
+        run_dir.chmod(0o700)  # the mode given to mkdir() is cut by the umask
+        # A new directory outlives a power failure only once its entry in the one above is on the disk.
+        for folder in (run_dir, *above):
+            sync_folder(folder.parent)
     except OSError as error:
-        raise LedgerError(f"The run directory {run_dir} cannot be made: {error.strerror}.") from error
-    run_dir.chmod(0o700)  # the mode given to mkdir() is cut by the umask
-    # A new directory outlives a power failure only once its entry in the one above is on the disk.
-    fd = os.open(run_dir.parent, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        raise LedgerError(f"The run directory {not_written(run_dir, error, 'made')}") from error
 
 
-def open_for_writing(path: Path) -> Database:
+def open_for_writing(path: Path, check: Callable[[sqlite3.Connection, Path], None]) -> Database:
     """Opens a ledger, making it when the file is new or empty. The connection belongs to the calling thread.
+
+    Args:
+        path: the file.
+        check: looks at the ledger once it is open; what it raises is raised.
 
     Raises:
         LedgerError: SQLite is too old, or the file is no ledger, damaged, or of a newer version.
@@ -181,8 +184,13 @@ def open_for_writing(path: Path) -> Database:
     try:
         _create_private(path)
     except OSError as error:
-        raise LedgerError(f"The ledger {path} cannot be made: {error.strerror}.") from error
-    return _opened(path, "mode=rw", _prepare)
+        raise LedgerError(f"The ledger {not_written(path, error, 'made')}") from error
+
+    def prepare(database: sqlite3.Connection, path: Path) -> None:
+        _prepare(database, path)
+        check(database, path)
+
+    return _opened(path, "mode=rw", prepare)
 
 
 @contextmanager
@@ -268,7 +276,8 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     database.execute("PRAGMA synchronous = FULL")
     if sys.platform == "darwin":
         database.execute("PRAGMA fullfsync = 1")  # fsync() there does not empty the drive's own cache
-    database.execute("PRAGMA wal_autocheckpoint = 4000")
+    database.execute("PRAGMA wal_autocheckpoint = 0")  # see `writer`
+    database.execute("PRAGMA cell_size_check = ON")
     database.execute("PRAGMA cache_size = -16384")
     if version == 0:
         database.execute("BEGIN IMMEDIATE")

@@ -5,8 +5,10 @@ Rules of this file:
 - Whatever waits when the thread comes round goes into one transaction, so sixteen workers pay for one sync.
 - A caller is told after COMMIT and never before. A caller that was cancelled changes nothing: its write is made.
 - An entry that contradicts the ledger fails alone; the rest of its group is committed.
+- A write for which there is no room is made once more, with the room of the reserve; from then on no attempt begins.
 - Any other error is final. After a failed sync the kernel may have dropped the pages (wiki.postgresql.org/wiki/
-  Fsync_Errors), so nothing is tried again: every pending and later call raises LedgerError.
+  Fsync_Errors), so nothing is tried again: every pending and later call raises LedgerError. That is also why the
+  checkpoints are made here: an error in one that SQLite makes by itself is heard by nobody.
 
 Within a group, entries of one operation run together (`Operation.apply` takes many rows), in the order of
 `Operation.rank`. The reason is the interpreter lock. sqlite3 lets go of it at every statement, and getting it back
@@ -31,13 +33,18 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, runtime_checkable
 
-from bulkjobs.errors import BulkJobsError, InternalError, LedgerError
+from bulkjobs.errors import BulkJobsError, InternalError, LedgerError, LedgerFull
 from bulkjobs.ledger.schema import Database
 
-__all__ = ["CALL", "Operation", "Writer"]
+__all__ = ["CALL", "Keeper", "Operation", "Writer"]
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
+
+_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+_MOST_ROWS_IN_LOG: Final = 1_000
+"""Rows in the write-ahead log before it is folded into the database: 4 to 5 pages each, so about 20 MB."""
 
 _MOST_IN_A_GROUP: Final = 512
 """Bounds how long the first of a group waits for the last; more than any sensible number of workers."""
@@ -52,6 +59,10 @@ class Operation(Generic[Row, Result]):
     apply: Callable[[Database, Sequence[Row]], Sequence[Result]]
     """Runs in the writer's thread inside a transaction and gives one result a row. It raises InternalError or
     sqlite3.IntegrityError when a row contradicts the ledger; what it did to the group is then undone."""
+    is_intent: bool = False
+    """It is what a submission waits for; none is begun when there is no room to record how it ends."""
+    adds_attempt: bool = False
+    """Each row is an attempt that was not known before."""
 
 
 def _call_each(database: Database, functions: Sequence[Callable[[Database], Any]]) -> Sequence[Any]:
@@ -60,6 +71,27 @@ def _call_each(database: Database, functions: Sequence[Callable[[Database], Any]
 
 CALL: Final[Operation[Callable[[Database], Any], Any]] = Operation(rank=100, apply=_call_each)
 """Runs any function of the database: what is too rare to be worth an operation, and every query."""
+
+
+class Keeper:
+    """Watches over the disk beside the database. This one has nothing to watch over."""
+
+    def refusal(self) -> str | None:
+        """Says why no attempt may begin now, or None. Called once a group that has intents."""
+        return None
+
+    def make_room(self) -> bool:
+        """Takes note that the disk is full, so that no attempt begins again; tells whether a little room was made."""
+        return False
+
+    def committed(self, attempts: int) -> None:
+        """Takes note of attempts that have become durable."""
+
+    def expect_checkpoint(self) -> None:
+        """Takes note that the write-ahead log was folded into the database."""
+
+    def end(self) -> None:
+        """Lets go of everything, before the last checkpoint."""
 
 
 @runtime_checkable
@@ -93,13 +125,16 @@ _CONTRADICTIONS: Final = (BulkJobsError, sqlite3.IntegrityError)
 class Writer:
     """Runs operations in its own thread, in groups. Its methods belong to the event loop's thread."""
 
-    def __init__(self, name: str, connect: Callable[[], Database]) -> None:
+    def __init__(self, name: str, connect: Callable[[], Database], keeper: Keeper | None = None) -> None:
         """Makes a writer that does nothing yet.
 
         Args:
             name: what messages call the ledger.
             connect: opens the database; called once, in the writer's thread.
+            keeper: asked and told about the disk in the writer's thread; None for none.
         """
+        self._keeper = keeper or Keeper()
+        self._rows_in_log = 0
         self._name = name
         self._connect = connect
         self._loop = asyncio.get_running_loop()
@@ -219,6 +254,7 @@ class Writer:
             group, last = self._next_group()
             self._write(database, group)
         try:
+            self._keeper.end()
             if self._fault is None:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.close()
@@ -240,7 +276,7 @@ class Writer:
     def _write(self, database: Database, group: list[_Entry]) -> None:
         if self._fault is None:
             try:
-                _commit(database, group)
+                self._record(database, group)
             except Exception as error:  # noqa: BLE001 - whatever it is, the ledger can no longer be trusted
                 self._fault = self._broken(error)
             else:
@@ -250,6 +286,45 @@ class Writer:
         for entry in group:
             entry.error = _again(self._fault)
         self._tell_group(group)
+
+    def _record(self, database: Database, group: list[_Entry]) -> None:
+        """Makes a group durable, but for intents that may not be taken."""
+        taken = self._without_refused(group)
+        try:
+            _commit(database, taken)
+        except sqlite3.Error as error:
+            if not (_lacks_room(error) and self._keeper.make_room()):
+                raise
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                database.execute("ROLLBACK")
+            for entry in taken:
+                entry.error = None
+            taken = self._without_refused(taken)
+            _commit(database, taken)
+        self._keeper.committed(sum(entry.operation.adds_attempt and not entry.error for entry in taken))
+        self._fold_log(database, len(taken))
+
+    def _without_refused(self, group: list[_Entry]) -> list[_Entry]:
+        intents = [entry for entry in group if entry.operation.is_intent]
+        refusal = self._keeper.refusal() if intents else None
+        if refusal is None:
+            return group
+        for entry in intents:
+            entry.error = LedgerFull(refusal)
+        return [entry for entry in group if not entry.operation.is_intent]
+
+    def _fold_log(self, database: Database, rows: int) -> None:
+        self._rows_in_log += rows
+        if self._rows_in_log < _MOST_ROWS_IN_LOG:
+            return
+        try:
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            if not _lacks_room(error):
+                raise
+            self._keeper.make_room()  # the log holds everything; it only cannot be folded yet
+        self._rows_in_log = 0
+        self._keeper.expect_checkpoint()
 
     def _contradicted(self, group: list[_Entry]) -> LedgerError | None:
         """Gives the fault that ends the ledger when an entry failed that nobody waits for."""
@@ -279,6 +354,12 @@ class Writer:
         # One call a group: each wakes the loop through a pipe. RuntimeError: the loop is closed, nobody listens.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._resolve, outcomes)
+
+
+def _lacks_room(error: sqlite3.Error) -> bool:
+    # A quota that is used up is no ENOSPC, so that SQLite calls it a failed write. A write that fails for good fails
+    # again; it is a failed sync after which nothing may be tried again.
+    return getattr(error, "sqlite_errorcode", None) in _NO_ROOM
 
 
 def _commit(database: Database, group: list[_Entry]) -> None:

@@ -15,7 +15,7 @@ from bulkjobs.errors import SinkError
 from bulkjobs.forking import close_locked, keep_from_children
 from bulkjobs.jsonlines import json_line
 from bulkjobs.model import JobRecord
-from bulkjobs.rundir import sync_folder, write_all
+from bulkjobs.rundir import not_written, sync_folder, write_all
 
 __all__ = ["JsonLinesSink", "StdoutSink"]
 
@@ -116,7 +116,7 @@ class JsonLinesSink:
             write_all(self._descriptor, text)
             os.fsync(self._descriptor)
         except OSError as error:
-            raise SinkError(f"{self.path} cannot be written: {error.strerror or error}.") from error
+            raise SinkError(not_written(self.path, error)) from error
         self._position += len(text)
 
 

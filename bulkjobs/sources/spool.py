@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from bulkjobs.errors import SinkError, SourceChanged, SourceError
 from bulkjobs.ports import Source
-from bulkjobs.rundir import sync_folder, write_all
+from bulkjobs.rundir import not_written, sync_folder, write_all
 
 __all__ = ["SpooledSource"]
 
@@ -145,7 +145,5 @@ class SpooledSource:
             write_all(file.fileno(), block)
             os.fsync(file.fileno())
         except OSError as error:
-            raise SinkError(
-                f"The copy of {self.name} in {self._path} cannot be written: {error.strerror or error}."
-            ) from error
+            raise SinkError(f"The copy of {self.name} in {not_written(self._path, error)}") from error
         self._spooled_bytes += len(block)

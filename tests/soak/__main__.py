@@ -11,6 +11,8 @@ ABOUT = {
     "faults": "many ids through a service that breaks what it can",
     "simulate": "engine and service in one process on a virtual clock, by seed",
     "controls": "engines broken on purpose, each of which must be found out",
+    "power-loss": "the power goes behind every call of a session, and what the disk may hold is opened again",
+    "disk-faults": "every call to the disk fails once, of a session on a real file system",
     "fuzz": "hostile bytes against everything that reads them",
 }
 
@@ -20,4 +22,4 @@ if __name__ == "__main__":
         sys.exit("\n".join(["There are:", *(f"  {each:<10} {about}" for each, about in ABOUT.items())]))
     if name in ("kills", "faults"):
         name, rest = "cli", [name, *rest]
-    sys.exit(importlib.import_module(f"soak.{name}").main(rest))
+    sys.exit(importlib.import_module(f"soak.{name.replace('-', '_')}").main(rest))
