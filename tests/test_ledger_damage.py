@@ -16,8 +16,8 @@ import pytest
 from support.storage.session import Books, Ended, Town, violations
 
 from bulkjobs.errors import LedgerError
-from bulkjobs.ledger import audit as audit_module
-from bulkjobs.ledger.audit import audit
+from bulkjobs.ledger import soundness
+from bulkjobs.ledger.soundness import require_sound
 
 PAGE = 4096
 
@@ -224,7 +224,7 @@ def test_an_index_that_contradicts_its_table_is_named(crashed: Crashed) -> None:
     crashed.is_refused(match="its index of chunks does not agree with them")
 
 
-@pytest.mark.parametrize(("rows", "table", "index"), audit_module._TWICE, ids=str)
+@pytest.mark.parametrize(("rows", "table", "index"), soundness._TWICE, ids=str)
 def test_what_is_asked_twice_is_read_from_two_places(
     crashed: Crashed, rows: str, table: str, index: str
 ) -> None:
@@ -240,17 +240,17 @@ def test_what_is_asked_twice_is_read_from_two_places(
 def test_the_look_at_the_structure_of_a_large_ledger_ends(
     crashed: Crashed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_module, "_STEPS", 1)
+    monkeypatch.setattr(soundness, "_STEPS", 1)
     with closing(sqlite3.connect(crashed.restore())) as database:
-        audit(database, Path("ledger.db"), longest_s=-1.0)
+        require_sound(database, Path("ledger.db"), longest_s=-1.0)
         database.execute("PRAGMA quick_check")  # nothing ends this one
 
 
 def test_what_contradicts_is_found_also_when_that_look_has_ended(
     crashed: Crashed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_module, "_STEPS", 1)
+    monkeypatch.setattr(soundness, "_STEPS", 1)
     with closing(sqlite3.connect(crashed.restore())) as database:
         database.execute("DELETE FROM job")
         with pytest.raises(LedgerError, match="is accepted, but has no job"):
-            audit(database, Path("ledger.db"), longest_s=-1.0)
+            require_sound(database, Path("ledger.db"), longest_s=-1.0)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from bulkjobs.errors import LedgerError
-from bulkjobs.ledger.audit import audit
 from bulkjobs.ledger.reserve import LEAST_FREE_BYTES, Reserve
 from bulkjobs.ledger.schema import Database, open_for_writing
+from bulkjobs.ledger.soundness import require_sound
 from bulkjobs.ledger.stamp import Stamp
 from bulkjobs.ledger.writer import Keeper
 from bulkjobs.rundir import not_written, sync_folder
 
-__all__ = ["RunKeeper", "open_audited"]
+__all__ = ["RunKeeper", "open_sound"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -86,7 +86,7 @@ class RunKeeper(Keeper):
         self._stamp.close()
 
 
-def open_audited(path: Path, keeper: RunKeeper) -> Database:
+def open_sound(path: Path, keeper: RunKeeper) -> Database:
     """Opens a ledger for writing and looks through it before anything is believed of it.
 
     Raises:
@@ -94,7 +94,7 @@ def open_audited(path: Path, keeper: RunKeeper) -> Database:
     """
 
     def check(database: sqlite3.Connection, path: Path) -> None:
-        audit(database, path)
+        require_sound(database, path)
         keeper.check(database)
         try:
             sync_folder(path.parent)  # SQLite does so when it makes the log, but does not mind if it fails

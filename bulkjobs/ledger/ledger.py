@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from bulkjobs.errors import BulkJobsError, InternalError, LedgerError
 from bulkjobs.ledger import queries
-from bulkjobs.ledger.keeper import RunKeeper, open_audited
+from bulkjobs.ledger.keeper import RunKeeper, open_sound
 from bulkjobs.ledger.lock import RunLock, lock_owner, refuse_network_filesystem
 from bulkjobs.ledger.operations import BEGIN_ATTEMPT, DELIVER, END_ATTEMPT, PLAN, RECORD_UNSENT, SPLIT
 from bulkjobs.ledger.reader import LedgerReader
@@ -96,7 +96,7 @@ class Ledger(LedgerReader):
         try:
             path = run_dir / DATABASE_NAME
             keeper = RunKeeper(run_dir)
-            writer = Writer(f"The ledger {path}", lambda: open_audited(path, keeper), keeper)
+            writer = Writer(f"The ledger {path}", lambda: open_sound(path, keeper), keeper)
             try:
                 await writer.start()
                 return cls(writer, lock, clock, keeper, await writer.call(queries.run_row))

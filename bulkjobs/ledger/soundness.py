@@ -14,8 +14,9 @@ from typing import Final
 
 from bulkjobs.errors import LedgerError
 from bulkjobs.ledger.schema import Database
+from bulkjobs.model import FIRST_PART
 
-__all__ = ["audit"]
+__all__ = ["require_sound"]
 
 _LONGEST_S: Final = 10.0
 """After so long the look at the structure of the file ends without a result; it reads every page of it."""
@@ -36,7 +37,14 @@ _TWICE: Final = (
 )
 """The same question to a table and to an index of it."""
 
-_APPLIED: Final = "SELECT 1 FROM attempt WHERE chunk = ordinal AND verdict IS NOT 'not_applied'"
+_SETTLED: Final = (
+    "SELECT 1 FROM settlement WHERE settlement.chunk = attempt.chunk AND settlement.attempt = attempt.attempt"
+    " AND how IN ('absent', 'resubmitted')"
+)
+_APPLIED: Final = (
+    "SELECT 1 FROM attempt WHERE chunk = ordinal AND verdict IS NOT 'not_applied'"  # noqa: S608 - constants
+    f" AND NOT (verdict IS 'unknown' AND EXISTS ({_SETTLED}))"
+)
 _IN_FLIGHT: Final = "SELECT 1 FROM attempt WHERE chunk = ordinal AND verdict IS NULL"
 _JOB: Final = "SELECT 1 FROM job WHERE job.chunk = ordinal"
 _ACCEPTED: Final = "('accepted', 'delivered')"
@@ -63,7 +71,7 @@ _NEVER: Final = {
 """What is wrong with a ledger of which the query gives a chunk."""
 
 
-def audit(database: sqlite3.Connection, path: Path, *, longest_s: float = _LONGEST_S) -> None:
+def require_sound(database: sqlite3.Connection, path: Path, *, longest_s: float = _LONGEST_S) -> None:
     """Passes a ledger in which nothing contradicts anything.
 
     Args:
@@ -102,9 +110,13 @@ def _disagreement(database: Database) -> str | None:
     for rows, table, index in _TWICE:
         if sorted(database.execute(table).fetchall()) != sorted(database.execute(index).fetchall()):
             return f"its index of {rows} does not agree with them"
-    chunks, last = database.execute("SELECT count(*), coalesce(max(ordinal), 0) FROM chunk").fetchone()
-    if chunks != last:
-        return f"it has {chunks} chunks, but the last one is number {last}"
+    for what, condition, before in (("chunks", "<", 0), ("parts of chunks", ">=", FIRST_PART - 1)):
+        number, last = database.execute(
+            f"SELECT count(*), coalesce(max(ordinal) - ?, 0) FROM chunk WHERE ordinal {condition} ?",  # noqa: S608 - constants
+            (before, FIRST_PART),
+        ).fetchone()
+        if number != last:
+            return f"it has {number} {what}, but the last one is number {last}"
     for problem, query in _NEVER.items():
         row = database.execute(f"{query} LIMIT 1").fetchone()
         if row is not None:
