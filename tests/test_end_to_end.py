@@ -78,7 +78,7 @@ class Town:
 
     def submit(self, *options: str, source: str = "ids.txt", **more: Any) -> subprocess.Popen[bytes]:
         command = ["submit", source, "--chunk-size", "10", "--workers", "4", "--json"]
-        command += ["--rate", "none", "--max-active-jobs", "none"]
+        command += ["--rate", "none", "--max-active-jobs", "none", "--on-unknown", "hold"]
         command += ["--base-url", self.ready["base_url"], "--login-url", self.ready["login_url"], *options]
         more.setdefault("environ", {"BULKJOBS_ACCESS_TOKEN": CANARY})
         return self.start(command, name="submit", stdout=subprocess.PIPE, **more)
@@ -171,7 +171,17 @@ def test_a_stopped_run_of_standard_input_goes_on_with_what_was_kept_and_ends_wit
     here.wait_for_jobs(5)
     process.send_signal(signal.SIGTERM)
     assert here.finish(process)[0] == 143
-    command = ["resume", *options[1:], "--json", "--chunk-size", "10", "--rate", "none"]
+    command = [
+        "resume",
+        *options[1:],
+        "--json",
+        "--chunk-size",
+        "10",
+        "--rate",
+        "none",
+        "--on-unknown",
+        "hold",
+    ]
     command += ["--max-active-jobs", "none", "--base-url", here.ready["base_url"]]
     environ = {"BULKJOBS_ACCESS_TOKEN": CANARY}
     resumed = here.start(command, name="submit", stdout=subprocess.PIPE, environ=environ)
