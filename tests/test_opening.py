@@ -207,6 +207,7 @@ def test_an_older_ledger_is_noticed_by_the_records_it_does_not_know(tmp_path):
         (run / name).unlink()
     for name, content in older.items():
         (run / name).write_bytes(content)
+    (run / "ledger.stamp").unlink()  # which tells as well; here it came from elsewhere without one
     sent: list[bytes] = []
     summary = session(run, source, server_bodies=sent)
     assert (summary.exit_code, sent) == (Exit.STORAGE, [])
