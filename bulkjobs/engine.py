@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from bulkjobs.access import Access, open_access
 from bulkjobs.account.auth import check_credentials
+from bulkjobs.breaker import IN_A_ROW
 from bulkjobs.channel import Channel
 from bulkjobs.chunking import Chunker
 from bulkjobs.delivery import Delivery
@@ -33,6 +34,7 @@ from bulkjobs.intake import Intake, Planned
 from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
 from bulkjobs.opening import is_settled, open_run, open_run_sources
+from bulkjobs.outage import watch_outages
 from bulkjobs.ports import Clock, Sink, Source, Transport
 from bulkjobs.reconciler import Orders, Reconciler
 from bulkjobs.reports import write_reports
@@ -226,6 +228,7 @@ class Engine:
         """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""
         if self._reconciles and session.run.baseline_utc is None and await session.ledger.is_untouched():
             await self._unless_halted(self._reconciler(session).take_baseline())
+        session.access.gate.recall_outcomes(await session.ledger.unknown_in_a_row(IN_A_ROW))
         await self._let_stages_work(session)
         for _ in range(_MOST_PASSES):
             if not self._reconciles or self._halt.pulled:
@@ -295,8 +298,15 @@ class Engine:
             delivering = group.create_task(delivery.run(records))
             tracking = None if access.tracker is None else group.create_task(access.tracker.run())
             self._working = [group.create_task(worker.run(chunks)) for _ in range(self._settings.workers)]
+            asking = group.create_task(watch_outages(access.gate, access.reader, self._halt))
+
+            def stop_asking(_reason: str) -> None:
+                asking.cancel()
+
+            self._halt.on_pull(stop_asking)
             taking = group.create_task(self._take_in(intake, chunks))
             await asyncio.wait(self._working)
+            asking.cancel()
             # Done by now, unless sending ended early: then it may wait for input that never comes.
             await asyncio.wait([taking], timeout=_INTAKE_GRACE_S)
             taking.cancel()

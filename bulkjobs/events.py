@@ -23,6 +23,7 @@ __all__ = [
     "LockedOut",
     "LockoutEnded",
     "Observer",
+    "OneSubmitTries",
     "PollFailed",
     "RunFinished",
     "RunFinishedBefore",
@@ -188,15 +189,24 @@ class LimitLearned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitsPaused:
-    """Several outcomes in a row are unknown: nothing is submitted before `until_utc`, then one chunk alone."""
+    """Too many outcomes are unknown: nothing is submitted until the server, asked at `until_utc`, answers."""
 
     until_utc: float
     wait_s: float
+    reason: str
+    """What began the pause, or makes it longer: unknown outcomes, or a question that was not answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneSubmitTries:
+    """In a pause of submits one chunk goes out alone; the others wait for its outcome."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitsResumed:
-    """The outcome of a submission is known again after a pause."""
+    """The outcome of the chunk that went out alone is known: the others follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +273,7 @@ Event = (
     | LockoutEnded
     | LimitLearned
     | SubmitsPaused
+    | OneSubmitTries
     | SubmitsResumed
     | SlotsFull
     | JobChanged

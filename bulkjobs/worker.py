@@ -186,9 +186,9 @@ class Worker:
                 verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, verdict)
             # Only now: an acceptance with the job of another chunk has become unknown.
             if isinstance(verdict, Unknown):
-                self._gate.outcome_unknown()
+                permit.outcome_unknown()
             elif not _is(verdict, Cause.NOT_SENT):
-                self._gate.outcome_known()
+                permit.outcome_known()
             if isinstance(verdict, Accepted):
                 permit.job_opened(verdict.job_id)
             elif _is(verdict, Cause.SLOTS_FULL):

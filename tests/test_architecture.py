@@ -20,7 +20,7 @@ ROWS = (
     ("wire", "backoff", "throttle", "breaker", "matching", "sources", "sinks", "ledger"),
     ("verdict", "account", "api", "nonce"),
     # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
-    ("opening", "intake", "delivery", "tracker", "reconciler", "reports", "audit"),
+    ("opening", "intake", "delivery", "tracker", "outage", "reconciler", "reports", "audit"),
     # The life of one chunk, which takes over from the intake.
     ("worker", "access"),
     ("engine",),

@@ -395,3 +395,19 @@ def test_no_repr_shows_a_secret() -> None:
         return repr(bench.auth) + repr(vars(bench.auth)["_request"])
 
     assert "canary" not in run_virtual(main())
+
+
+def test_the_last_token_is_given_also_when_it_is_due_and_only_the_first_is_waited_for() -> None:
+    """For a question whose answer may be a refusal: a login would have to wait, or fail."""
+
+    async def main() -> None:
+        bench = Bench(server=lambda _: token_answer("canary-short", "2099-01-01T00:00:00Z"))
+        assert await bench.auth.last_token() == "canary-short"
+        assert len(bench.transport.requests) == 1
+        bench.clock.epoch_utc = 4_102_444_800.0  # 2100
+        assert await bench.auth.last_token() == "canary-short"
+        assert len(bench.transport.requests) == 1
+        await bench.auth.token()
+        assert len(bench.transport.requests) == 2
+
+    run_virtual(main())

@@ -29,12 +29,10 @@ from bulkjobs.events import (
     RunStarted,
     SlotsFull,
     Stopping,
-    SubmitsPaused,
-    SubmitsResumed,
 )
 from bulkjobs.exits import Exit
 from bulkjobs.ledger import read_run
-from bulkjobs.model import Evidence, JobRecord, JobState, Phase, Request, RunSummary
+from bulkjobs.model import Evidence, JobRecord, JobState, Request, RunSummary
 from bulkjobs.ports import Sink, Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Rate, Secret, Settings
@@ -856,32 +854,3 @@ def test_whatever_goes_wrong_nothing_is_lost_and_nothing_is_sent_twice(tmp_path:
             except BaseException:
                 print(f"seed {seed}: {config}, {settings}")
                 raise
-
-
-# --- outages ---
-
-
-def test_an_outage_holds_few_chunks_and_the_run_goes_on_after_it(tmp_path: Path) -> None:
-    """An hour of 503 costs what was in flight and a try now and then, not the whole run."""
-    with World(tmp_path, at_once(), chunks=400) as world:
-        outage_s = 3_600.0
-
-        async def main() -> RunSummary:
-            began = asyncio.get_running_loop().time()
-            real = world.transport.request
-
-            async def request(request: Request, **more: Any) -> Evidence:
-                evidence = await real(request, **more)
-                if asyncio.get_running_loop().time() - began < outage_s:
-                    return replace(evidence, status=503, body=b"", phase=Phase.COMPLETE)
-                return evidence
-
-            world.transport.request = request  # type: ignore[method-assign]
-            return await world.engine().run()
-
-        summary = world.go(main())
-        assert summary.exit_code == Exit.HELD
-        assert summary.chunks["held"] <= FREE.workers + 12
-        assert summary.chunks["held"] + summary.chunks["accepted"] == 400
-        assert any(isinstance(event, SubmitsPaused) for event in world.events)
-        assert any(isinstance(event, SubmitsResumed) for event in world.events)

@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 
 from bulkjobs.account.exchange import exchange
 from bulkjobs.account.gate import Gate, GateStopped, PermitWithdrawn
+from bulkjobs.breaker import IN_A_ROW
 from bulkjobs.errors import InternalError
-from bulkjobs.events import Event, LimitLearned, LockedOut, LockoutEnded, SlotsFull
+from bulkjobs.events import (
+    Event,
+    LimitLearned,
+    LockedOut,
+    LockoutEnded,
+    OneSubmitTries,
+    SlotsFull,
+    SubmitsPaused,
+    SubmitsResumed,
+)
 from bulkjobs.model import Evidence, Phase, Request, RequestKind
 from bulkjobs.settings import Rate
 from bulkjobs.testing import EPOCH_UTC, FakeTransport, VirtualClock, answered, lost, run_virtual
@@ -568,3 +578,107 @@ def test_a_request_that_a_lock_out_overtakes_before_its_first_byte_waits_for_its
     log, sent = run_virtual(main())
     assert sent == pytest.approx([HOLD_S + 1.0], abs=1e-3)
     assert log.ended == {1: None, 2: 200}
+
+
+# --- outages ---
+
+
+async def submitted(account: Account, *, known: bool | None) -> None:
+    """Submits once; `known` is None for a submit that was not sent."""
+    with await account.gate.admit(SUBMIT) as permit:
+        if known is None:
+            permit.not_sent()
+            return
+        permit.answered()
+        permit.outcome_known() if known else permit.outcome_unknown()
+
+
+def test_in_a_pause_everything_but_submits_goes_on() -> None:
+    async def main() -> None:
+        account = Account()
+        for _ in range(IN_A_ROW):
+            await submitted(account, known=False)
+        waiting = task_of(submitted(account, known=True))
+        assert await account.request(STATUS) == pytest.approx(now(), abs=1e-3)
+        await asyncio.sleep(HOLD_S)
+        assert not waiting.done()
+        waiting.cancel()
+
+    run_virtual(main())
+
+
+def test_a_question_is_due_at_the_end_of_each_pause_and_never_else() -> None:
+    async def main() -> list[float]:
+        account, asked = Account(), []
+        due = task_of(account.gate.question_due())
+        await asyncio.sleep(100.0)
+        assert not due.done()
+        for _ in range(IN_A_ROW):
+            await submitted(account, known=False)
+        for trouble in ("HTTP 503", "HTTP 503", None):
+            await due
+            asked.append(now())
+            account.gate.question_answered(trouble)
+            due = task_of(account.gate.question_due())
+        await asyncio.sleep(HOLD_S)
+        assert not due.done()
+        due.cancel()
+        return asked
+
+    assert run_virtual(main()) == pytest.approx([110.0, 130.0, 170.0], abs=1e-3)
+
+
+def test_after_an_answer_submits_go_one_by_one_until_an_outcome_is_known() -> None:
+    """One that was not sent says nothing, so the next one tries; the outcome of the second ends the pause."""
+
+    async def main() -> list[type[Event]]:
+        account = Account()
+        for _ in range(IN_A_ROW):
+            await submitted(account, known=False)
+        await account.gate.question_due()
+        account.gate.question_answered(None)
+        with await account.gate.admit(SUBMIT) as first:
+            others = [task_of(submitted(account, known=True)) for _ in range(3)]
+            await settle()
+            first.not_sent()
+            assert not any(task.done() for task in others)
+        await asyncio.gather(*others)
+        return [type(event) for event in account.events]
+
+    assert run_virtual(main()) == [SubmitsPaused, OneSubmitTries, SubmitsResumed]
+
+
+def test_an_outcome_from_before_the_pause_does_not_end_it() -> None:
+    async def main() -> None:
+        account = Account()
+        with await account.gate.admit(SUBMIT) as slow:
+            for _ in range(IN_A_ROW):
+                await submitted(account, known=False)
+            await account.gate.question_due()
+            account.gate.question_answered(None)
+            with await account.gate.admit(SUBMIT) as alone:
+                slow.answered()
+                slow.outcome_known()
+                other = task_of(submitted(account, known=True))
+                await settle()
+                assert not other.done()
+                alone.answered()
+                alone.outcome_known()
+        await other
+
+    run_virtual(main())
+
+
+def test_a_gate_that_recalls_an_outage_asks_before_the_first_submit() -> None:
+    async def main() -> None:
+        account = Account()
+        account.gate.recall_outcomes(IN_A_ROW)
+        waiting = task_of(submitted(account, known=True))
+        await account.gate.question_due()
+        assert now() == pytest.approx(0.0, abs=1e-3)
+        assert not waiting.done()
+        account.gate.question_answered(None)
+        await waiting
+        assert [event.wait_s for event in account.events if isinstance(event, SubmitsPaused)] == [0.0]
+
+    run_virtual(main())

@@ -51,6 +51,7 @@ class SettableClock:
 
 IDENTITY = {"endpoint": "contacts", "chunk_size": 3, "account": None, "dedupe": True}
 THROTTLED = NotApplied(cause=Cause.THROTTLED, reason="too many requests")
+UNKNOWN = Unknown(reason="the answer was lost")
 UNSENT = NotApplied(cause=Cause.NOT_SENT, reason="refused by the network")
 
 
@@ -724,6 +725,47 @@ async def test_a_restart_knows_what_counts_in_the_window(ledger, clock):
     state = await ledger.account_state(now - 20)
     assert state.history == [(now - 30, now - 10), (now + 1, None), (now + 2, now + 3), (now + 3, None)]
     assert (await ledger.account_state(now + 100)).history == []
+
+
+async def test_unknown_outcomes_are_counted_back_to_the_last_known_one(ledger, clock):
+    """In the order in which they ended; an attempt that never left says nothing."""
+    assert await ledger.unknown_in_a_row(3) == 0
+    for ordinal in range(1, 7):
+        ledger.plan(a_chunk(ordinal))
+    now = clock.now
+    await attempt(ledger, 1, UNKNOWN, started=now, ended=now + 10)
+    assert await ledger.unknown_in_a_row(3) == 1
+    await attempt(ledger, 2, accepted("j2"), started=now, ended=now + 20)
+    assert await ledger.unknown_in_a_row(3) == 0
+    await attempt(ledger, 3, UNKNOWN, started=now - 300, ended=now + 30)
+    await attempt(ledger, 4, UNKNOWN, started=now, ended=now + 40)
+    await ledger.begin_attempt(5, 1)
+    await ledger.end_attempt(5, 1, evidence(Phase.STARTED, started=now + 50, ended=now + 50), UNSENT)
+    assert await ledger.unknown_in_a_row(3) == 2
+    await attempt(ledger, 6, UNKNOWN, started=now, ended=now + 60)
+    assert await ledger.unknown_in_a_row(3) == 3
+    assert await ledger.unknown_in_a_row(2) == 2
+
+
+async def test_what_was_in_flight_when_a_process_died_counts_as_its_last_unknown_outcomes(run_dir, clock):
+    """Although it had begun before the last known outcome; and not once a later session knows one."""
+    ledger = await Ledger.open(run_dir, clock=clock)
+    await ledger.create_run(IDENTITY)
+    await ledger.begin_session()
+    for ordinal in range(1, 6):
+        ledger.plan(a_chunk(ordinal))
+        clock.now += 1
+        await ledger.begin_attempt(ordinal, 1)
+    clock.now += 10
+    await ledger.end_attempt(5, 1, evidence(ended=clock.now), accepted("j5"))
+    tear_down_like_a_crash(ledger)
+    clock.now += 1000
+    async with await Ledger.open(run_dir, clock=clock) as ledger:
+        await ledger.begin_session()
+        assert await ledger.unknown_in_a_row(10) == 4
+        ledger.plan(a_chunk(6))
+        await attempt(ledger, 6, accepted("j6"), started=clock.now, ended=clock.now + 1)
+        assert await ledger.unknown_in_a_row(10) == 0
 
 
 async def test_requests_are_counted_by_kind(ledger):

@@ -84,6 +84,14 @@ class Authenticator(ABC):
                 await self._replace("the token is about to expire" if self._current else None)
             return self._usable()
 
+    async def last_token(self) -> str:
+        """Gives the last token there was, also one that is due or was refused; only the first is waited for.
+
+        Raises:
+            As `token`.
+        """
+        return await self.token() if self._current is None else self._current
+
     async def refresh(self, rejected: str, reason: str) -> str:
         """Takes the server's refusal of a token and gives its successor.
 

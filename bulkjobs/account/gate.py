@@ -7,6 +7,7 @@ The rules of this file:
   cannot keep the window, since it never sees when an answer came.
 - Waiters go by kind (login, submit, the rest), then by arrival. A submit that waits for a slot is passed over.
 - A permit is given back exactly once, also when its waiter was cancelled with the permit already granted.
+- While outcomes are unknown submits wait for the answer to a question, which somebody else asks (`outage`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,22 @@ from aiolimiter import AsyncLimiter
 from bulkjobs.breaker import Breaker
 from bulkjobs.clock import to_loop_time
 from bulkjobs.errors import BulkJobsError, InternalError
-from bulkjobs.events import LimitLearned, LockedOut, LockoutEnded, SlotsFull, SubmitsPaused, SubmitsResumed
+from bulkjobs.events import (
+    LimitLearned,
+    LockedOut,
+    LockoutEnded,
+    OneSubmitTries,
+    SlotsFull,
+    SubmitsPaused,
+    SubmitsResumed,
+)
 from bulkjobs.model import RequestKind
 from bulkjobs.throttle import Admit, Decision, Outcome, Throttle, Ticket, WaitForSlot, WaitUntil
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from bulkjobs.breaker import Pause
     from bulkjobs.events import Observer
     from bulkjobs.ports import Clock
     from bulkjobs.settings import Rate
@@ -62,16 +72,19 @@ class Permit:
         with await gate.admit(RequestKind.SUBMIT) as permit:
             ...  # the request; `permit.check()` right before its first byte
             permit.answered()
+            permit.outcome_known()
             permit.job_opened(job_id)
 
     A submit's slot is given back on leaving, unless `job_opened` made an open job of it.
     """
 
-    __slots__ = ("_gate", "_ticket")
+    __slots__ = ("_alone", "_gate", "_ticket")
 
-    def __init__(self, gate: Gate, ticket: Ticket) -> None:
+    def __init__(self, gate: Gate, ticket: Ticket, *, alone: bool) -> None:
         self._gate = gate
         self._ticket = ticket
+        self._alone = alone
+        """It is for the one submit that tries alone, and its outcome was not reported yet."""
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +94,7 @@ class Permit:
     ) -> None:
         if self._ticket.in_flight:
             self.lost()
-        self._gate._settle(self._ticket)  # noqa: SLF001 - a permit is a part of its gate
+        self._gate._settle(self._ticket, alone=self._alone)  # noqa: SLF001 - a permit is a part of its gate
 
     def check(self) -> None:
         """Passes if the request may still begin. To be called when everything is ready for its first byte.
@@ -112,6 +125,16 @@ class Permit:
             reason: what it said, for people.
         """
         self._gate._end(self._ticket, Outcome.THROTTLED, retry_after_s, reason)  # noqa: SLF001 - as above
+
+    def outcome_known(self) -> None:
+        """Reports that the outcome of a submission is known, whatever it is."""
+        alone, self._alone = self._alone, False
+        self._gate._known(alone=alone)  # noqa: SLF001 - as above
+
+    def outcome_unknown(self) -> None:
+        """Reports that the outcome of a submission is unknown; too many of them stop submits."""
+        alone, self._alone = self._alone, False
+        self._gate._unknown(alone=alone)  # noqa: SLF001 - as above
 
     def job_opened(self, job_id: str) -> None:
         """Turns the slot of a submit into an open job, and reports the answer if that was not done."""
@@ -151,7 +174,8 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._throttle = throttle
         self._breaker = Breaker()
-        self._submitting = 0
+        self._paused = asyncio.Event()
+        """Set while the breaker wants to have the server asked."""
         self._pace = None if pace is None else AsyncLimiter(pace.count, pace.period_s)
         self._clock = clock
         self._observer = observer
@@ -228,17 +252,29 @@ class Gate:
         self._throttle.job_closed(job_id)
         self._pump()
 
-    def outcome_known(self) -> None:
-        """Takes note that the outcome of a submission is known, whatever it is."""
-        if self._breaker.known():
-            self._observer(SubmitsResumed())
-            self._pump()
+    def recall_outcomes(self, unknown_in_a_row: int) -> None:
+        """Takes up how many outcomes in a row were unknown at the end of the last session."""
+        self._tell_pause(self._breaker.recall(unknown_in_a_row, self._loop.time()))
 
-    def outcome_unknown(self) -> None:
-        """Takes note that the outcome of a submission is unknown; several in a row stop submits for a while."""
-        wait_s = self._breaker.unknown(self._loop.time())
-        if wait_s is not None:
-            self._observer(SubmitsPaused(until_utc=self._clock.utc() + wait_s, wait_s=wait_s))
+    async def question_due(self) -> None:
+        """Waits until submits are stopped and it is time to ask the server whether it answers."""
+        await self._paused.wait()
+        ask_at = self._breaker.ask_at
+        assert ask_at is not None
+        # Nothing but the answer can end or move a pause, so one look at the clock is enough.
+        await asyncio.sleep(max(0.0, ask_at - self._loop.time()))
+
+    def question_answered(self, trouble: str | None) -> None:
+        """Takes what came of the question: None, or why the server does not answer. To be called when it was due."""
+        self._paused.clear()
+        if trouble is None:
+            self._breaker.answers()
+            self._observer(OneSubmitTries(reason="the server answers again"))
+        elif pause := self._breaker.silent(self._loop.time(), f"the server does not answer ({trouble})"):
+            self._tell_pause(pause)
+        else:
+            self._observer(OneSubmitTries(reason=f"the server has not answered for long ({trouble})"))
+        self._pump()
 
     def slots_full(self, reason: str) -> None:
         """Takes the server's word that it runs as many jobs as it allows."""
@@ -316,17 +352,16 @@ class Gate:
         self._timer = None if wake_at == math.inf else self._loop.call_at(wake_at, self._pump)
 
     def _decide(self, kind: RequestKind, now: float) -> Decision:
-        if kind is RequestKind.SUBMIT and self._breaker.tripped:
-            opens_at = self._breaker.opens_at(now, self._submitting)
-            if opens_at > now:
-                return WaitUntil(opens_at, "the outcomes of the last submissions are unknown")
+        if kind is RequestKind.SUBMIT and not self._breaker.lets_through:
+            return WaitUntil(math.inf, "the outcomes of the last submissions are unknown")
         return self._throttle.decide(kind, now)
 
     def _grant(self, kind: RequestKind) -> Permit:
+        alone = False
         if kind is RequestKind.SUBMIT:
             self._slots_announced = False
-            self._submitting += 1
-        return Permit(self, self._throttle.started(kind))
+            alone = self._breaker.started()
+        return Permit(self, self._throttle.started(kind), alone=alone)
 
     def _end(
         self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None, reason: str = ""
@@ -338,10 +373,20 @@ class Gate:
         if any(self._queues):
             self._pump()
 
-    def _settle(self, ticket: Ticket) -> None:
+    def _known(self, *, alone: bool) -> None:
+        if self._breaker.known(alone=alone):
+            self._observer(SubmitsResumed())
+            self._pump()
+
+    def _unknown(self, *, alone: bool) -> None:
+        self._tell_pause(self._breaker.unknown(self._loop.time(), alone=alone))
+
+    def _settle(self, ticket: Ticket, *, alone: bool) -> None:
+        """Takes a permit back. `alone`: it was for the one that tries alone, and came to no outcome."""
         if ticket.kind is not RequestKind.SUBMIT:
             return
-        self._submitting -= 1
+        if alone:
+            self._breaker.left()
         if ticket.holds_slot:
             self._throttle.slot_settled(ticket)
         if any(self._queues):
@@ -351,6 +396,13 @@ class Gate:
         if not ticket.holds_slot:
             raise InternalError("A job was reported for a request that holds no slot.")
         self._throttle.job_opened(ticket, job_id, self._loop.time())
+
+    def _tell_pause(self, pause: Pause | None) -> None:
+        """Announces a pause of submits, if one begins, and has the server asked at its end."""
+        if pause is not None:
+            until_utc = self._clock.utc() + pause.wait_s
+            self._observer(SubmitsPaused(until_utc=until_utc, wait_s=pause.wait_s, reason=pause.reason))
+            self._paused.set()
 
     def _tell_lockout(self, reason: str, *, begins: bool) -> None:
         """Stores and announces a lock-out that begins or moved, and announces its end."""

@@ -99,19 +99,23 @@ class JobReader:
                 return read
         return Unreadable(reason="its pages shift faster than they can be read")
 
-    async def alive(self) -> bool:
-        """Tells whether the service answers, by one page of the list of today's jobs.
+    async def trouble(self) -> str | None:
+        """Tells why the service does not answer, by one page of the list of today's jobs; None if it does.
 
-        That it does not want to show the list is an answer too; a page of a proxy or a portal is none.
+        That it does not want to show the list, or does not take the token, is an answer too; a page of a proxy or
+        a portal is none. So the token is the last one there was: a login would fail as well in an outage, and
+        must not end the run for it.
 
         Raises:
             As `jobs`.
         """
         now = self._clock.utc()
-        evidence = await self._ask_for_page((_day(now, 0), _day(now, 0)), 1)
+        token = await self._auth.last_token()
+        evidence = await self._exchange(self._page((_day(now, 0), _day(now, 0)), 1, token))
         if evidence.status is not None and 400 <= evidence.status <= 499:  # noqa: PLR2004 - the class of refusals
-            return evidence.status not in _SAYS_NOTHING
-        return isinstance(_listed(evidence), list)
+            return f"HTTP {evidence.status}" if evidence.status in _SAYS_NOTHING else None
+        read = _listed(evidence)
+        return read.reason if isinstance(read, Unreadable) else None
 
     async def status(self, job_id: JobId) -> JobStatus | Unreadable:
         """Reads what the server says of a job.
@@ -186,15 +190,16 @@ class JobReader:
         return Unreadable(reason=f"it has no end: {_MOST_PAGES} pages were read")
 
     async def _ask_for_page(self, days: tuple[str, str], number: int) -> Evidence:
-        return await self._ask(
-            lambda token: list_request(
-                base_url=self._base_url,
-                first_day=days[0],
-                last_day=days[1],
-                page=number,
-                token=token,
-                accept=self._accept,
-            )
+        return await self._ask(lambda token: self._page(days, number, token))
+
+    def _page(self, days: tuple[str, str], number: int, token: str) -> Request:
+        return list_request(
+            base_url=self._base_url,
+            first_day=days[0],
+            last_day=days[1],
+            page=number,
+            token=token,
+            accept=self._accept,
         )
 
     async def _ask(self, request: Callable[[str], Request]) -> Evidence:

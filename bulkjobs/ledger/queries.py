@@ -50,6 +50,7 @@ __all__ = [
     "summarise",
     "timestamp",
     "undelivered",
+    "unknown_in_a_row",
     "verdict_rows",
 ]
 
@@ -265,6 +266,29 @@ def known_jobs(database: Database) -> list[KnownJob]:
 def is_untouched(database: Database) -> bool:
     """Tells whether no chunk of the run was ever sent."""
     return not _one(database, "SELECT EXISTS (SELECT 1 FROM attempt)")
+
+
+# An attempt that died with its process was in flight until that session ended. Each half is the end of an index.
+_LAST_VERDICTS: Final = f"""
+    SELECT verdict FROM (
+        SELECT * FROM (
+            SELECT ended_utc AS at, 0 AS died, verdict FROM attempt
+            WHERE ended_utc IS NOT NULL AND {_WIRE} ORDER BY ended_utc DESC LIMIT ?
+        ) UNION ALL SELECT * FROM (
+            SELECT coalesce((
+                SELECT ended_utc FROM session WHERE session.started_utc <= attempt.started_utc
+                ORDER BY number DESC LIMIT 1
+            ), attempt.started_utc), 1, verdict FROM attempt
+            WHERE ended_utc IS NULL AND {_WIRE} ORDER BY attempt.started_utc DESC LIMIT ?
+        )
+    ) ORDER BY at DESC, died DESC LIMIT ?
+"""  # nosec B608 # noqa: S608 - constants
+
+
+def unknown_in_a_row(database: Database, most: int) -> int:
+    """Counts the unknown outcomes behind the last known one, up to `most`."""
+    verdicts = [verdict for (verdict,) in database.execute(_LAST_VERDICTS, (most,) * 3)]
+    return next((count for count, verdict in enumerate(verdicts) if verdict != "unknown"), len(verdicts))
 
 
 def baseline(database: Database) -> frozenset[str] | None:

@@ -100,6 +100,13 @@ class LedgerReader:
         """Tells whether no chunk of the run was ever sent."""
         return await self._writer.call(queries.is_untouched)
 
+    async def unknown_in_a_row(self, most: int) -> int:
+        """Gives how many of the last attempts, up to `most`, have an unknown outcome, with no known one behind them.
+
+        Attempts that never left count for nothing.
+        """
+        return await self._writer.call(lambda database: queries.unknown_in_a_row(database, most))
+
     async def baseline(self) -> frozenset[str] | None:
         """Gives the jobs that the server listed before the first chunk went out; None when it was not asked."""
         return await self._writer.call(queries.baseline)

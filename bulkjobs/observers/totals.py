@@ -16,6 +16,7 @@ from bulkjobs.events import (
     JobChanged,
     LockedOut,
     LockoutEnded,
+    OneSubmitTries,
     ReconcileWaits,
     RunFinished,
     RunStarted,
@@ -32,7 +33,7 @@ __all__ = ["Totals", "clock_time", "one_line"]
 _SUBMITTING: Final = "submitting"
 _LOCKED_OUT: Final = "locked out"
 _NO_SLOT: Final = "waiting for a job slot"
-_PAUSED: Final = "paused: outcomes are unknown"
+_PAUSED: Final = "paused"
 _RECONCILING: Final = "comparing held chunks with the server's jobs"
 _STOPPING: Final = "stopping"
 
@@ -86,14 +87,16 @@ class Totals:
             case _:
                 return
 
-    def _notice(self, event: Event) -> None:
+    def _notice(self, event: Event) -> None:  # noqa: C901 - one answer for each kind of event
         """Follows what is waited for. An answer that was in flight ends no wait for a lock-out or a slot."""
         waits = self.waits_for.startswith((_LOCKED_OUT, _NO_SLOT, _PAUSED))
         match event:
             case LockedOut():
                 self.waits_for, self.waits_until_utc = _LOCKED_OUT, event.until_utc
             case SubmitsPaused():
-                self.waits_for, self.waits_until_utc = _PAUSED, event.until_utc
+                self.waits_for, self.waits_until_utc = f"{_PAUSED}: {event.reason}", event.until_utc
+            case OneSubmitTries():
+                self.waits_for, self.waits_until_utc = f"{_PAUSED}: one chunk tries", None
             case ReconcileWaits():
                 self.waits_for, self.waits_until_utc = f"{_RECONCILING}: {event.reason}", event.until_utc
             case LockoutEnded() | SubmitsResumed():

@@ -25,6 +25,7 @@ from bulkjobs.events import (
     LimitLearned,
     LockedOut,
     LockoutEnded,
+    OneSubmitTries,
     PollFailed,
     ReconcileWaits,
     RunFinished,
@@ -105,12 +106,8 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
             return Saying(level=Level.WARN, text=text, repeats="lockout")
         case LockoutEnded():
             return Saying(level=Level.INFO, text="The lock-out is over.")
-        case SubmitsPaused():
-            return _paused(event)
-        case SubmitsResumed():
-            return Saying(
-                level=Level.INFO, text="The server's answers can be read again; submitting goes on."
-            )
+        case SubmitsPaused() | OneSubmitTries() | SubmitsResumed():
+            return _pausing(event)
         case LimitLearned():
             text = f"The account takes fewer requests than --rate: {event.requests} in {event.window_s:g} s."
             return Saying(level=Level.WARN, text=text)
@@ -149,12 +146,21 @@ def _started(event: RunStarted) -> Saying:
     return Saying(level=Level.ERROR, text=text)
 
 
-def _paused(event: SubmitsPaused) -> Saying:
-    text = (
-        f"Several outcomes in a row are unknown, so nothing is submitted until {clock_time(event.until_utc)} "
-        f"({event.wait_s:.0f} s); then one chunk tries."
-    )
-    return Saying(level=Level.WARN, text=text)
+def _pausing(event: SubmitsPaused | OneSubmitTries | SubmitsResumed) -> Saying:
+    match event:
+        case SubmitsPaused():
+            text = (
+                f"Nothing is submitted, because {event.reason}. The server is asked at "
+                f"{clock_time(event.until_utc)} ({event.wait_s:.0f} s) whether it answers."
+            )
+            return Saying(level=Level.WARN, text=text)
+        case OneSubmitTries():
+            text = f"One chunk goes out alone, because {_ended(event.reason)}"
+            return Saying(level=Level.INFO, text=text)
+        case SubmitsResumed():
+            return Saying(level=Level.INFO, text="Its outcome is known; submitting goes on.")
+        case _:
+            assert_never(event)
 
 
 def _accepted(event: ChunkAccepted) -> Saying:
