@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,9 @@ _AFTER_A_JOB_S: Final = 0.006
 _FIRST_JOB_S: Final = 0.2
 """A guess of how long it takes to the first job; it follows what is seen."""
 _COLD_FIRST_JOB_S: Final = 1.0
+_PATIENCE_S: Final = 60.0
+_TELLING_S: Final = 1.0
+"""Lets a session that does not go on tell where it stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +126,12 @@ class _Cycles:
         if early:
             session.wait_at_most(self._draw.uniform(0, self._first_job_s))
         else:
-            self._wait_for_jobs(jobs, ended=lambda: not session.running)
+            try:
+                self._wait_for_jobs(jobs, ended=lambda: not session.running)
+            except TimeoutError as error:
+                session.send_signal(signal.SIGUSR1)
+                session.wait_at_most(_TELLING_S)
+                self._violated(self._plan.cycles - left, f"{error}: {self._town.stderr[-6_000:]}")
             session.wait_at_most(self._draw.uniform(0, _AFTER_A_JOB_S))
         session.send_signal(signal.SIGKILL)
         return session.wait()
@@ -132,14 +141,13 @@ class _Cycles:
         mean = (self._chunks - self._done) * (1 + _EARLY) / left
         return self._draw.randint(1, max(1, int(2 * mean) - 1))
 
-    def _wait_for_jobs(self, jobs: int, ended: object) -> None:
-        assert callable(ended)
+    def _wait_for_jobs(self, jobs: int, ended: Callable[[], bool]) -> None:
         oracle, started = self._town.oracle, time.monotonic()
         before = oracle.jobs
         size = oracle.index_bytes
-        if wait_until(lambda: oracle.index_bytes > size, ended):
+        if wait_until(lambda: oracle.index_bytes > size, ended, patience_s=_PATIENCE_S):
             self._first_job_s += 0.2 * (time.monotonic() - started - self._first_job_s)
-            wait_until(lambda: oracle.jobs >= before + jobs, ended)
+            wait_until(lambda: oracle.jobs >= before + jobs, ended, patience_s=_PATIENCE_S)
 
     def _look(self, cycle: int) -> bool:
         """Judges what is left; a violation ends the cycles, for the next would hide it."""

@@ -23,7 +23,6 @@ __all__ = ["Result", "Town", "make_source", "wait_until"]
 
 _ROOT: Final = Path(__file__).parent.parent.parent
 _BETWEEN_LOOKS_S: Final = 0.0005
-_LONGEST_S: Final = 3_600.0
 
 
 @dataclass(slots=True)
@@ -129,14 +128,20 @@ class Town:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
-def wait_until(condition: Callable[[], bool], ended: Callable[[], bool]) -> bool:
-    """Looks again and again until the condition holds; tells whether it came before the end."""
-    give_up_at = time.monotonic() + _LONGEST_S
+def wait_until(
+    condition: Callable[[], bool], ended: Callable[[], bool], *, patience_s: float = 3_600.0
+) -> bool:
+    """Looks again and again until the condition holds; tells whether it came before the end.
+
+    Raises:
+        TimeoutError: neither came in time.
+    """
+    give_up_at = time.monotonic() + patience_s
     while not condition():
         if ended():
             return False
         if time.monotonic() > give_up_at:
-            raise TimeoutError(f"nothing happened for {_LONGEST_S} s")
+            raise TimeoutError(f"nothing happened for {patience_s:g} s")
         time.sleep(_BETWEEN_LOOKS_S)
     return True
 

@@ -8,6 +8,7 @@ process has a single thread, so nothing is lost by forking it. It speaks JSON li
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import json
@@ -226,6 +227,7 @@ def _fork(request: dict[str, Any], told: int) -> int:
         _redirect(0, request["stdin"], os.O_RDONLY)
         _redirect(1, request["stdout"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         _redirect(2, request["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        faulthandler.register(signal.SIGUSR1)  # tells in NAME.err where a session stands that does not go on
         os.environ.clear()
         os.environ.update(request["environ"])
         os.chdir(request["folder"])
