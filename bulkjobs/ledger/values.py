@@ -81,7 +81,9 @@ class KnownJob:
     """Is a job of this run."""
 
     job_id: JobId
-    accepted_utc: float
+    chunk: int
+    sent_utc: float
+    """It was not made before: when the first byte of its request could leave, as far as that is known."""
     adopted: bool
     """It was found on the server's list: when it was accepted nobody knows, only when it was found."""
 

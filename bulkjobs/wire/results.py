@@ -30,6 +30,7 @@ _MOST_BYTES: Final = 256 * 1024 * 1024
 _ID_COLUMNS: Final = ("contactid", "id", "executiveid", "inputid")
 """What the column of ids may be called, without regard to case, blanks, underscores and dashes; the first that is
 there counts. The record of the synchronous call has `contactId`."""
+_ID: Final = re.compile(rb"[1-9][0-9]{0,18}")
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
 _BOM: Final = b"\xef\xbb\xbf"
@@ -102,4 +103,9 @@ def _ids(text: bytes) -> Iterator[bytes]:
             continue
         if len(row) <= column:
             raise ValueError("a row ends before the column with the id")
-        yield row[column].strip().encode("latin-1")
+        contact_id = row[column].strip().encode("latin-1")
+        if not contact_id:
+            continue  # a row about a contact that was not found, or a sum at the end
+        if not _ID.fullmatch(contact_id):
+            raise ValueError(f"{row[column]!r} stands in the column with the ids")
+        yield contact_id
