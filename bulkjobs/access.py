@@ -48,6 +48,7 @@ async def open_access(
     clock: Clock,
     halt: Halt,
     emit: Callable[[Event], None],
+    uniform: Callable[[], float],
     probe: bool,
 ) -> AsyncIterator[Access]:
     """Opens the way to the server, with everything the ledger knows of the account.
@@ -60,6 +61,7 @@ async def open_access(
         clock: wall clock.
         halt: pulled when there is no token.
         emit: told of waits and changes.
+        uniform: gives numbers in [0, 1) for waits.
         probe: the first request goes alone.
     """
     gate, open_jobs = await _gate(settings, ledger, clock=clock, emit=emit, probe=probe)
@@ -74,7 +76,13 @@ async def open_access(
                 )
             )
         auth = authenticator_from(
-            settings, gate=gate, transport=transport, request_log=ledger, observer=emit, clock=clock
+            settings,
+            gate=gate,
+            transport=transport,
+            request_log=ledger,
+            observer=emit,
+            clock=clock,
+            uniform=uniform,
         )
         tracker = None
         if settings.max_active_jobs is not None:
@@ -128,8 +136,9 @@ async def _gate(
     counts_s = window_s + settings.request_timeout_s + GRACE_S
     state = await ledger.account_state(clock.utc() - counts_s)
     locked_until_utc = state.locked_until_utc
-    if probe:
+    if probe or any(ended_utc is None for _, ended_utc in state.history):
         # One of the answers that died with the process may have been a lock-out: one request finds out.
+        # To a status request as well as to a submission.
         locked_until_utc = max(locked_until_utc or 0.0, clock.utc())
     gate.restore(
         history_utc=state.history,

@@ -207,6 +207,7 @@ class Engine:
                     clock=self._clock,
                     halt=self._halt,
                     emit=self._emit,
+                    uniform=self._jitter.random,
                     probe=held > 0,
                 )
             )

@@ -13,7 +13,7 @@ ROOT = Path(bulkjobs.__file__).parent
 
 ROWS = (
     # Words and values that stand for themselves.
-    ("errors", "model", "clock", "ids", "seen", "channel", "exits", "jsonlines"),
+    ("errors", "model", "clock", "ids", "seen", "channel", "exits", "jsonlines", "forking"),
     # What the pieces agree on, and pure rules over these values.
     ("settings", "events", "ports", "endpoints", "lifecycle", "chunking", "splitting", "halt", "rundir"),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.

@@ -13,8 +13,7 @@ from bulkjobs.errors import SinkError, SourceChanged, SourceError
 from bulkjobs.events import ChunkPlanned, SourceProgress
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake
-from bulkjobs.ledger import Ledger
-from bulkjobs.ledger.settling import Settled, Settlement
+from bulkjobs.ledger import Ledger, Settled, Settlement
 from bulkjobs.model import (
     FIRST_PART,
     Accepted,

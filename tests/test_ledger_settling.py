@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from bulkjobs.errors import InternalError, LedgerError
-from bulkjobs.ledger import DATABASE_NAME, Ledger, read_run, summarise
-from bulkjobs.ledger.settling import Settled, Settlement
+from bulkjobs.ledger import DATABASE_NAME, Ledger, Settled, Settlement, read_run, summarise
 from bulkjobs.model import (
     FIRST_PART,
     Accepted,

@@ -354,6 +354,22 @@ def test_a_part_whose_outcome_is_unknown_is_held_alone(tmp_path: Path) -> None:
         world.check()
 
 
+def test_a_part_without_a_job_goes_out_again_once_that_is_proved(tmp_path: Path) -> None:
+    """In the same session: its ids are cut from the source again, though the source was read to its end."""
+    service = fussy(most_bytes=size_of(8), faults=FaultPlan.of("submit:reset_before@3"))
+    settings = replace(FREE, on_unknown="reconcile", settle_s=600.0)
+    with World(tmp_path, service, settings=settings) as world:
+        summary = world.go()
+        assert summary.exit_code == Exit.ACCEPTED
+        assert summary.ids["accepted"] == 48
+        (again,) = {body for body in world.sent if world.sent.count(body) == 2}
+        assert len(again.split()) == 8
+        (record,) = [record for record in world.records if record["attempt"] == 2]
+        assert record["digest"] == hashlib.sha256(again).hexdigest()
+        assert not world.run_dir.joinpath("duplicate-risk").exists()
+        world.check()
+
+
 # --- sessions that end in the middle ---
 
 

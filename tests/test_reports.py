@@ -92,7 +92,10 @@ async def test_a_run_without_trouble_leaves_a_summary_only(run_dir, ledger):
 
 async def test_a_held_chunk_is_listed_with_all_its_evidence(run_dir, ledger):
     verdict = Unknown(reason="500 can follow the making of a job", job_hint=JobId("job77"))
-    await settle(ledger, 7, verdict, status=500, body=b"<html>\xff", content_type="text/html", error="X")
+    times = {"sent_utc": 1_767_225_600.25, "answered_utc": 1_767_225_601.0}
+    shown = {"answer_bytes": 7, "connection_reused": True, "content_type": "text/html", "error": "X"}
+    await settle(ledger, 7, verdict, status=500, body=b"<html>\xff", **times, **shown)
+    await ledger.record_findings({7: "No job fits."})
     await write(run_dir, ledger)
     assert lines(run_dir.held) == [
         {
@@ -108,17 +111,17 @@ async def test_a_held_chunk_is_listed_with_all_its_evidence(run_dir, ledger):
             "attempt": 1,
             "reason": "500 can follow the making of a job",
             "started_at": "2026-01-01T00:00:00.000Z",
-            "sent_at": None,
-            "answered_at": None,
+            "sent_at": "2026-01-01T00:00:00.250Z",
+            "answered_at": "2026-01-01T00:00:01.000Z",
             "ended_at": "2026-01-01T00:00:01.500Z",
             "phase": "complete",
             "http_status": 500,
             "error": "X",
             "answer": "<html>\\xff",
-            "answer_bytes": 0,
-            "connection": None,
+            "answer_bytes": 7,
+            "connection": "reused",
             "job_hint": "job77",
-            "finding": None,
+            "finding": "No job fits.",
             "adopt": f"bulkjobs reconcile {run_dir.path} --adopt 7=JOB",
             "resubmit": f"bulkjobs reconcile {run_dir.path} --resubmit 7",
         }

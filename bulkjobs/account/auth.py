@@ -274,6 +274,7 @@ def authenticator_from(
     request_log: RequestLog,
     observer: Observer,
     clock: Clock,
+    uniform: Callable[[], float] = random.random,
 ) -> Authenticator:
     """Makes the authenticator that the settings ask for.
 
@@ -299,6 +300,7 @@ def authenticator_from(
             request_log=request_log,
             observer=observer,
             clock=clock,
+            uniform=uniform,
         )
     assert given is not None
     return given

@@ -158,7 +158,7 @@ class Gate:
         self._on_lockout = on_lockout
         self._on_limit = on_limit
         self._queues: tuple[deque[asyncio.Future[Permit]], ...] = (deque(), deque(), deque())
-        self._pacing: set[tuple[RequestKind, asyncio.Timeout]] = set()
+        self._pacing: dict[asyncio.Timeout, RequestKind] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopped: frozenset[RequestKind] = frozenset()
         self._rate = throttle.rate
@@ -259,7 +259,7 @@ class Gate:
             for waiter in self._queues[_ORDER[kind]]:
                 if not waiter.done():
                     waiter.set_exception(_stopped(kind))
-        for kind, pacing in self._pacing:
+        for pacing, kind in self._pacing.items():
             if kind in self._stopped:
                 pacing.reschedule(self._loop.time())
         self._pump()
@@ -274,12 +274,11 @@ class Gate:
             return
         try:
             async with asyncio.timeout(None) as pacing:
-                entry = (kind, pacing)
-                self._pacing.add(entry)
+                self._pacing[pacing] = kind
                 try:
                     await pace.acquire()
                 finally:
-                    self._pacing.discard(entry)
+                    del self._pacing[pacing]
         except TimeoutError:
             raise _stopped(kind) from None
         self._check_running(kind)

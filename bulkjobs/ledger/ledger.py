@@ -75,7 +75,6 @@ class Ledger(LedgerReader):
     def __init__(self, writer: Writer, lock: RunLock, clock: Clock, run: RunRow | None) -> None:
         super().__init__(writer, clock, run)
         self._lock = lock
-        self._session: int | None = None
         self._begun: set[tuple[int, int]] = set()
         """Attempts in flight, as far as this process has told the ledger: chunk and number."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bulkjobs.errors import LedgerError, LedgerLocked
+from bulkjobs.forking import close_locked, keep_from_children
 
 __all__ = ["LOCK_NAME", "RunLock", "filesystem_at", "lock_owner", "refuse_network_filesystem"]
 
@@ -62,10 +63,11 @@ class RunLock:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise LedgerError(f"The lock file {path} cannot be opened: {error.strerror}.") from error
+        keep_from_children(self._fd)
         try:
             self._take(run_dir)
         except BaseException:
-            os.close(self._fd)
+            close_locked(self._fd)
             raise
 
     def _take(self, run_dir: Path) -> None:
@@ -81,7 +83,7 @@ class RunLock:
     def release(self) -> None:
         """Gives the lock back. Doing so again does nothing."""
         if self._fd >= 0:
-            os.close(self._fd)
+            close_locked(self._fd)
             self._fd = -1
 
 

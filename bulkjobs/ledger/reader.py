@@ -21,6 +21,7 @@ class LedgerReader:
         self._writer = writer
         self._clock = clock
         self._run = run
+        self._session: int | None = None
 
     @property
     def run(self) -> RunRow | None:
@@ -79,8 +80,9 @@ class LedgerReader:
 
     async def counts(self) -> Counts:
         """Counts everything; about a second for a million chunks."""
-        now = self._clock.utc()
-        return await self._writer.call(lambda database: queries.counts(database, now))
+        # Without a session of ours, one that is open died: it did not go on until now.
+        until = None if self._session is None else self._clock.utc()
+        return await self._writer.call(lambda database: queries.counts(database, until))
 
     async def account_state(self, since_utc: float) -> AccountState:
         """Gives what a new session must know of the account before its first request.

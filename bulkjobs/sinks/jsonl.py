@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bulkjobs.errors import SinkError
+from bulkjobs.forking import close_locked, keep_from_children
 from bulkjobs.jsonlines import json_line
 from bulkjobs.model import JobRecord
 from bulkjobs.rundir import sync_folder, write_all
@@ -69,7 +70,7 @@ class JsonLinesSink:
     async def close(self) -> None:
         """Closes the file."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close_locked(self._descriptor)
             self._descriptor = -1
 
     def _open(self, position: int | None, coming: Sequence[JobRecord]) -> None:
@@ -78,6 +79,7 @@ class JsonLinesSink:
             create = 0 if position else os.O_CREAT
             flags = os.O_RDWR | create | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self.path, flags, 0o600)
+            keep_from_children(self._descriptor)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             there = os.fstat(self._descriptor).st_size
             if position is not None and there < position:

@@ -55,18 +55,16 @@ from bulkjobs.settings.values import check_url, check_webhook, parse_duration, p
 from bulkjobs.sources.text import GzipText
 from bulkjobs.verdict import judge
 from bulkjobs.wire.answer import (
-    MAX_RETRY_AFTER_S,
     ErrorAnswer,
     MalformedAnswer,
     Submission,
     find_job_hint,
     parse_error,
-    parse_expiry,
-    parse_retry_after,
     parse_status,
     parse_submission,
     parse_token,
 )
+from bulkjobs.wire.times import MAX_RETRY_AFTER_S, parse_expiry, parse_retry_after
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden"
 LONGEST_S: Final = 2.0

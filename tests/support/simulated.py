@@ -21,7 +21,16 @@ from bulkjobs.model import Evidence, Phase, Request, RequestKind
 from bulkjobs.ports import Clock
 from bulkjobs.simulator import Service, SimReply, SimRequest, Wire
 
-__all__ = ["BASE_URL", "LOGIN_URL", "TOKEN", "Account", "SimulatedTransport", "crash_image", "json_lines"]
+__all__ = [
+    "BASE_URL",
+    "LOGIN_URL",
+    "TOKEN",
+    "Account",
+    "SimulatedTransport",
+    "as_seen",
+    "crash_image",
+    "json_lines",
+]
 
 BASE_URL: Final = "http://127.0.0.1:9/api/v1"
 """Where nobody listens: a test that opens a socket after all fails."""
@@ -76,7 +85,7 @@ class SimulatedTransport:
             await self._on_leaving(request)
         self.requests.append(request)
         sent_utc = self._clock.utc()
-        reply = self._service.handle(_as_seen(request), sent_utc)
+        reply = self._service.handle(as_seen(request), sent_utc)
         await asyncio.sleep(min(reply.delay_s, self._timeout_s))
         return self._evidence(reply, started_utc, sent_utc)
 
@@ -110,7 +119,7 @@ class SimulatedTransport:
         )
 
 
-def _as_seen(request: Request) -> SimRequest:
+def as_seen(request: Request) -> SimRequest:
     url = urlsplit(request.url)
     return SimRequest(
         method=request.method,

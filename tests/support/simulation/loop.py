@@ -1,0 +1,190 @@
+"""One thread and one order of things: the event loop, the thread pool and the ledger's writer of a simulation.
+
+Three things differ between two runs of the same program on a virtual clock: what a thread does meanwhile, in which
+order a set gives tasks whose hash is an address, and the interpreter's own chance. Here work for threads runs on
+the loop after a drawn delay, the ledger's writer is a callback on the loop, and tasks are numbered. What stays real
+is SQLite and the files: a commit is a commit, and a group of writes is a group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, ContextVar
+from io import IOBase
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from bulkjobs.errors import LedgerError
+from bulkjobs.ledger.schema import Database
+from bulkjobs.ledger.writer import _MOST_IN_A_GROUP, Operation, Writer, _Entry, _Outcome
+from bulkjobs.testing import VirtualClockLoop
+from support.simulation.changes import WatchedDatabase
+from support.simulation.process import Process
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+__all__ = ["PROCESS", "LoopWriter", "SimulationLoop"]
+
+PROCESS: ContextVar[Process] = ContextVar("PROCESS")
+"""The simulated process that the running task belongs to; tasks and callbacks inherit it."""
+
+_T = TypeVar("_T")
+_Row = TypeVar("_Row")
+_Result = TypeVar("_Result")
+
+_MOST_PASSES: Final = 20_000_000
+"""A loop that turns this often without an end waits for nothing; a run of thousands of chunks takes a hundredth."""
+
+
+class _NumberedTask(asyncio.Task[Any]):
+    """Is a task whose hash is its number, so that sets of tasks are walked in the same order each time."""
+
+    def __init__(self, number: int, coro: Coroutine[Any, Any, Any], **more: Any) -> None:
+        self._number = number  # before asyncio keeps the task in a set
+        super().__init__(coro, **more)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class SimulationLoop(VirtualClockLoop):
+    """Is a virtual loop on which the work of threads is done by the loop itself, some time later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks_made = 0
+        self._passes = 0
+        self._files: list[IOBase] = []
+        """Opened by threads. Whoever is cancelled meanwhile never hears of the file that was opened for it."""
+        self.set_task_factory(self._numbered)
+
+    def close(self) -> None:
+        """Closes the loop, and what is left open."""
+        super().close()
+        for file in self._files:
+            file.close()
+
+    def _numbered(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, context: Context | None = None
+    ) -> asyncio.Future[Any]:
+        self._tasks_made += 1
+        return _NumberedTask(self._tasks_made, coro, loop=loop, context=context)
+
+    def _run_once(self) -> None:
+        self._passes += 1
+        if self._passes > _MOST_PASSES:
+            raise RuntimeError(f"The simulation does not end: {_MOST_PASSES:,} passes of the loop.")
+        super()._run_once()  # type: ignore[misc]
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[..., _T], *args: object
+    ) -> asyncio.Future[_T]:
+        """Runs a function later, on this thread; like a thread it cannot be stopped once it has begun."""
+        future: asyncio.Future[_T] = self.create_future()
+        process = PROCESS.get()
+        self.call_later(process.disk_s(), self._work, process, future, func, args)
+        return future
+
+    def _work(
+        self, process: Process, future: asyncio.Future[_T], func: Callable[..., _T], args: Sequence[object]
+    ) -> None:
+        if future.cancelled():
+            return
+        process.step("thread begins")
+        try:
+            result = func(*args)
+        except BaseException as error:  # noqa: BLE001 - it reaches whoever waits
+            tell = _fail, error
+        else:
+            tell = cast("Any", (_succeed, result))
+            if isinstance(result, IOBase):
+                self._files.append(result)
+        process.step("thread has ended")
+        self.call_later(process.disk_s(), tell[0], future, tell[1])
+
+
+def _succeed(future: asyncio.Future[_T], result: _T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[_T], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+class LoopWriter(Writer):
+    """Is the ledger's writer without its thread: groups are committed by a callback of the loop.
+
+    How long entries gather, and how long their callers wait to be told, is drawn, so groups of all sizes come about
+    and a process may die before a commit, or after it and before anybody knows. Committing, grouping and failing
+    are those of `Writer`.
+    """
+
+    def __init__(self, name: str, connect: Callable[[], Database]) -> None:
+        super().__init__(name, connect)
+        self._clock = None  # nothing happens outside of the loop
+        self._process = PROCESS.get()
+        self._database: WatchedDatabase | None = None
+        self._gathering: list[_Entry] = []
+        self._due: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        try:
+            database = self._connect()
+            self._process.opened(database.execute("SELECT ordinal, state FROM chunk").fetchall())
+            # 2 is FULL. With less, SQLite's write-ahead log is on the disk only when a checkpoint has come.
+            self._process.synced = database.execute("PRAGMA synchronous").fetchone()[0] >= 2
+            self._database = WatchedDatabase(database, self._process.committed)
+        except Exception as error:
+            self._fault = error if isinstance(error, LedgerError) else self._broken(error)
+            raise self._fault from error
+
+    async def do(self, operation: Operation[_Row, _Result], row: _Row) -> _Result:
+        self._check()
+        future: asyncio.Future[_Result] = self._loop.create_future()
+        self._gather(_Entry(operation, row, future))
+        return await future
+
+    def post(self, operation: Operation[_Row, _Result], row: _Row) -> None:
+        self._check()
+        self._gather(_Entry(operation, row, None))
+
+    async def close(self) -> None:
+        if self._closing or self._database is None:
+            return
+        self._closing = True
+        while self._gathering:
+            self._flush()
+        try:
+            if self._fault is None:
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._database.close()
+        except Exception as error:  # noqa: BLE001 - told below
+            self._fault = self._fault or self._broken(error)
+        if self._fault is not None:
+            raise LedgerError(*self._fault.args)
+
+    def _gather(self, entry: _Entry) -> None:
+        self._gathering.append(entry)
+        if self._due is None:
+            self._due = self._loop.call_later(self._process.disk_s(), self._flush)
+
+    def _flush(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        group = self._gathering[:_MOST_IN_A_GROUP]
+        del self._gathering[:_MOST_IN_A_GROUP]
+        if not group:
+            return
+        assert self._database is not None
+        self._process.step("before a commit")
+        self._write(self._database, group)
+        self._process.step("after a commit")
+        if self._gathering:
+            self._due = self._loop.call_later(0.0, self._flush)
+
+    def _tell(self, outcomes: Sequence[_Outcome]) -> None:
+        self._loop.call_later(self._process.disk_s(), self._resolve, outcomes)
