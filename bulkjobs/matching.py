@@ -53,8 +53,10 @@ class HeldChunk:
     body: bytes = field(repr=False)
     size: int
     """How many ids it has."""
+    started_utc: float
+    """When its attempt began."""
     ended_utc: float
-    """When its attempt ended at the latest."""
+    """When it ended at the latest."""
 
     @property
     def ids(self) -> frozenset[bytes]:
@@ -292,6 +294,9 @@ class Look:
     matches: Matches
     elsewhere: frozenset[str]
     """Jobs proved to be somebody else's, now or before."""
+    reaches_back_to: tuple[float, int]
+    """The list shows a job that was there by then, and its chunk. One that keeps only the newest may lack what is
+    older. Chunks go out in order, which decides when the clock does not."""
 
 
 class Looks:
@@ -356,6 +361,11 @@ class Looks:
         for one in held:
             if (doubts := look.matches.doubts.get(one.chunk)) or why is not None:
                 self._doubts[one.chunk] = "; ".join(doubts or [str(why)])
+                continue
+            if (one.started_utc, one.chunk) <= look.reaches_back_to:
+                self._doubts[one.chunk] = (
+                    "the list shows no job that was there before it was sent, so it may not reach back so far"
+                )
                 continue
             proof_utc = proves_absence_at_utc(one, first, known=look.known, settle_s=self._settle_s)
             if second and look.listing.began_utc >= proof_utc:

@@ -7,6 +7,7 @@ planned, and goes out like any other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -201,11 +202,12 @@ class Reconciler:
         rows = await self._rows()
         if not rows:
             return {}
-        self._since_utc = min(row.started_utc for row in rows)
+        began_utc, first = min((row.started_utc, row.chunk) for row in rows)
         known = sorted(await self._accepted(), key=lambda job: job.sent_utc)
-        if known:
-            # So that at least one is among those that the list must show.
-            self._since_utc = min(self._since_utc, known[-1].sent_utc)
+        # So that the newest is among those that the list must show, and one that was there before all that is held.
+        shown = [job.sent_utc for job in known[-1:]]
+        shown += [job.sent_utc for job in known if (job.accepted_utc, job.chunk) < (began_utc, first)][-1:]
+        self._since_utc = min([began_utc, *shown])
         known = [job for job in known if job.sent_utc >= self._since_utc]
         # The newest may still be at work, and one may have failed.
         controls = {
@@ -222,6 +224,7 @@ class Reconciler:
                 body=bodies[row.chunk],
                 size=row.ids,
                 # A process that died took its connections along, at the latest when this session began.
+                started_utc=row.started_utc,
                 ended_utc=session_began_utc if row.ended_utc is None else row.ended_utc,
             )
             for row in rows
@@ -246,8 +249,8 @@ class Reconciler:
         if isinstance(listed, Unreadable):
             return f"the list of jobs cannot be read: {listed.reason}"
         baseline = await self._ledger.baseline()
-        ours = {job.job_id for job in await self._ledger.known_jobs()}
-        older = (baseline or frozenset()) | ours | self._elsewhere
+        ours = await self._ledger.known_jobs()
+        older = (baseline or frozenset()) | {job.job_id for job in ours} | self._elsewhere
         matches = match(
             list(held.values()),
             [
@@ -269,10 +272,13 @@ class Reconciler:
                 began_utc=listed.began_utc, ended_utc=listed.ended_utc, jobs=frozenset(listed.jobs)
             ),
             known={
-                job.job_id: job.sent_utc for job in await self._accepted() if job.sent_utc >= self._since_utc
+                job.job_id: job.sent_utc
+                for job in ours
+                if not job.adopted and job.sent_utc >= self._since_utc
             },
             matches=matches,
             elsewhere=frozenset(self._elsewhere),
+            reaches_back_to=_oldest_shown(listed, ours, baseline or frozenset()),
         )
 
     async def _candidate(self, job: ListedJob, held: Collection[HeldChunk]) -> Candidate:
@@ -345,3 +351,13 @@ class Reconciler:
         await self._ledger.record_findings(findings)
         for chunk, reason in findings.items():
             self._emit(ChunkStaysHeld(chunk=chunk, ids=held[chunk].size, reason=reason))
+
+
+def _oldest_shown(
+    listed: JobList, ours: Collection[KnownJob], baseline: Collection[str]
+) -> tuple[float, int]:
+    """Gives by when the oldest job on the list was there, and its chunk, as far as both are known."""
+    if any(job_id in listed.jobs for job_id in baseline):
+        return -math.inf, 0
+    shown = [job for job in ours if not job.adopted and job.job_id in listed.jobs]
+    return min(((job.accepted_utc, job.chunk) for job in shown), default=(math.inf, 0))

@@ -39,6 +39,7 @@ def chunk(number: int, ids: Iterable[int], *, ended_utc: float = T0) -> HeldChun
         digest=hashlib.sha256(body).hexdigest(),
         body=body,
         size=body.count(b"\n") + 1,
+        started_utc=ended_utc - 1,
         ended_utc=ended_utc,
     )
 
@@ -382,7 +383,7 @@ class Watch:
     def wait(self) -> None:
         self.now = max(self.now, self.looks.next_utc(self.held.values())[0])
 
-    def look(self, *jobs: str, known=KNOWN, doubts=(), unfinished=(), elsewhere=(), took_s=0.0):
+    def look(self, *jobs: str, known=KNOWN, doubts=(), unfinished=(), elsewhere=(), took_s=0.0, back_s=1e9):
         self.wait()
         matches = Matches(unfinished=set(unfinished))
         for number in doubts:
@@ -394,6 +395,7 @@ class Watch:
                 known=known,
                 matches=matches,
                 elsewhere=frozenset(elsewhere),
+                reaches_back_to=(T0 - back_s, 1),
             ),
         )
         self.now += took_s
@@ -439,6 +441,31 @@ def test_a_job_that_appears_and_vanishes_in_between_is_not_forgotten():
     assert watch.look("k", "x", doubts=[1], unfinished=["x"]) == []
     assert watch.look("k") == []
     assert "no longer shows job x" in watch.looks.finding(1)
+
+
+def test_a_list_that_shows_nothing_older_than_the_attempt_may_not_reach_back_to_its_job():
+    watch = Watch(replace(ONE, started_utc=T0 - 500), replace(TWO, started_utc=T0 - 100))
+    watch.look("k", back_s=300)
+    assert watch.look("k", back_s=300) == [2]
+    assert "reach back" in watch.looks.finding(1)
+
+
+@pytest.mark.parametrize(("number", "proved"), [(6, False), (7, False), (8, True)])
+def test_when_the_clock_does_not_tell_the_order_of_the_chunks_does(number: int, proved: bool):
+    watch = Watch(replace(ONE, chunk=number, started_utc=T0))
+    for _ in range(2):
+        watch.wait()
+        absent = watch.looks.add(
+            watch.held.values(),
+            Look(
+                listing=listing(watch.now, "k"),
+                known=KNOWN,
+                matches=Matches(),
+                elsewhere=frozenset(),
+                reaches_back_to=(T0, 7),
+            ),
+        )
+    assert absent == [number] * proved
 
 
 def test_somebody_elses_jobs_may_come_and_go():
@@ -522,7 +549,13 @@ def test_a_clock_that_was_set_back_puts_the_proof_off():
     watch.look("k")
     watch.wait()
     watch.now -= 300
-    matches = Look(listing=listing(watch.now, "k"), known=KNOWN, matches=Matches(), elsewhere=frozenset())
+    matches = Look(
+        listing=listing(watch.now, "k"),
+        known=KNOWN,
+        matches=Matches(),
+        elsewhere=frozenset(),
+        reaches_back_to=(0, 0),
+    )
     assert watch.looks.add(watch.held.values(), matches) == []
 
 

@@ -530,7 +530,7 @@ def test_the_webhooks_call_is_enough_without_results(tmp_path: Path) -> None:
         world.check()
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(40))
 def test_whatever_the_server_does_nothing_is_paid_twice_and_nothing_lost(tmp_path: Path, seed: int) -> None:
     """Each seed is another hostile server; a failure shows it."""
     draw = random.Random(seed)
@@ -947,12 +947,33 @@ def test_a_server_that_is_not_there_leaves_chunks_held_after_some_looks(tmp_path
 
 def test_an_id_of_an_adopted_job_that_comes_again_for_another_chunk_is_not_believed(tmp_path: Path) -> None:
     """A contradiction: that chunk is held, and what it was really made into is found by its ids."""
-    with World(tmp_path, config("submit:reset_after@5", "submit:reused_after@6"), settings=ALONE) as world:
-        world.hold()
-        held = [line["chunk"] for line in world.held]
-        assert held == [5, 6] or held == [5]
-        assert world.submit().exit_code == Exit.ACCEPTED
+    faults = ("submit:reset_after@5", "submit:reset_before@6", "submit:reused_after@7")
+    with World(tmp_path, config(*faults), settings=ALONE) as world:
+        summary = world.submit()
+        assert summary.exit_code in (Exit.ACCEPTED, Exit.HELD)
+        jobs = [record["job_id"] for record in world.records]
+        assert len(set(jobs)) == len(jobs)
+        assert world.submits == 7
+        world.check()
+
+
+def test_the_first_chunk_of_a_new_account_is_not_sent_again_because_nothing_older_is_listed(
+    tmp_path: Path,
+) -> None:
+    """A list that keeps only the newest jobs would look the same."""
+    with World(tmp_path, config("submit:reset_before@1"), settings=ALONE) as world:
+        summary = world.submit()
+        assert (summary.exit_code, summary.ids["held"]) == (Exit.HELD, 10)
+        assert "may not reach back so far" in " ".join(world.findings.values())
         assert world.submits == 6
+        world.check()
+
+
+def test_a_job_from_before_the_run_shows_that_the_list_reaches_back(tmp_path: Path) -> None:
+    with World(tmp_path, config("submit:reset_before@1"), settings=ALONE) as world:
+        world.service.add_foreign([1], world.clock.epoch_utc)
+        assert world.submit().exit_code == Exit.ACCEPTED
+        assert world.submits == 7
         world.check()
 
 

@@ -268,13 +268,19 @@ def _open_jobs(database: Database) -> list[OpenJob]:
 def known_jobs(database: Database) -> list[KnownJob]:
     """Reads every job of the run."""
     rows = database.execute(
-        "SELECT job_id, job.chunk, coalesce(sent_utc, started_utc),"
+        "SELECT job_id, job.chunk, coalesce(sent_utc, started_utc), accepted_utc,"
         " job_id IN (SELECT job_id FROM settlement WHERE how = 'adopted')"
         " FROM job JOIN attempt ON attempt.chunk = job.chunk AND attempt.attempt = job.attempt"
     )
     return [
-        KnownJob(job_id=JobId(job_id), chunk=chunk, sent_utc=sent_utc, adopted=bool(adopted))
-        for job_id, chunk, sent_utc, adopted in rows
+        KnownJob(
+            job_id=JobId(job_id),
+            chunk=chunk,
+            sent_utc=sent_utc,
+            accepted_utc=accepted_utc,
+            adopted=bool(adopted),
+        )
+        for job_id, chunk, sent_utc, accepted_utc, adopted in rows
     ]
 
 
