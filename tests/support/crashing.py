@@ -120,11 +120,11 @@ def _mark_places() -> None:
 
 
 def _mark_opening() -> None:
-    from bulkjobs.ledger import ledger
+    from bulkjobs.ledger import keeper
     from bulkjobs.ledger.lock import RunLock
 
     _wrap(RunLock, "__init__", before="lock_wanted", after="lock_taken")
-    _wrap(ledger, "open_for_writing", after="ledger_opened")
+    _wrap(keeper, "open_for_writing", after="ledger_opened")
 
 
 def _mark_source() -> None:
@@ -234,7 +234,7 @@ class _Connection(sqlite3.Connection):
                 self._within[what] += sql.count("(?")
         if sql == "COMMIT":
             return self._commit()
-        if sql.startswith("PRAGMA wal_checkpoint"):
+        if sql == "PRAGMA wal_checkpoint(TRUNCATE)":
             return self._checkpoint(sql)
         if sql.startswith("PRAGMA synchronous") and _is_armed("intent_stored"):
             # What is written but not synced survives the end of the process, as does here every commit.

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
@@ -231,6 +232,8 @@ def _fork(request: dict[str, Any], told: int) -> int:
         from support.crashing import main
 
         code = main(request["arguments"])
+    except BaseException:  # noqa: BLE001 - nobody else would show it
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
