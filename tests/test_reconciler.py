@@ -30,7 +30,6 @@ from bulkjobs.errors import ConfigError, LedgerLocked, SourceChanged, SourceErro
 from bulkjobs.events import (
     BaselineMissing,
     ChunkSettled,
-    ChunkStaysHeld,
     Event,
     ReconcileWaits,
     RunFinishedBefore,
