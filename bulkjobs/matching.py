@@ -37,7 +37,7 @@ __all__ = [
 _PATIENCE_S: Final = 24 * 3_600.0
 """How long a job of unknown owner is waited for: jobs take up to some hours (vendor: "Using the Bulk APIs")."""
 _LOOK_AGAIN_S: Final = 60.0
-"""Between two looks at jobs that are still at work, at most."""
+"""Between the first two looks at jobs that are still at work; each wait is twice the one before, up to `settle_s`."""
 _MOST_BARREN: Final = 4
 _LEAST_LOOKS: Final = 2
 _SAMPLE: Final = 32
@@ -316,7 +316,8 @@ class Looks:
         self._doubts: dict[int, str] = {}
         self._proof_utc: dict[int, float] = {}
         """When a listing that agrees will prove a chunk's absence."""
-        self._at_work = False
+        self._looks_at_work = 0
+        """Looks in a row that showed jobs at work."""
         self._barren = 0
         """Looks in a row that leave nothing to wait for."""
         self._most_barren = _MOST_BARREN
@@ -325,10 +326,9 @@ class Looks:
         """Gives when the next look is worth taking, and why not before."""
         if self._last_utc is None:
             return max(one.ended_utc for one in held) + self._settle_s, "a job may still appear"
-        if self._at_work:
-            return self._last_utc + min(
-                self._settle_s, _LOOK_AGAIN_S
-            ), "a job that may be one of theirs is at work"
+        if self._looks_at_work:
+            again_s = min(self._settle_s, _LOOK_AGAIN_S * 2 ** (self._looks_at_work - 1))
+            return self._last_utc + again_s, "a job that may be one of theirs is at work"
         why = "two listings some time apart are the proof that there is no job"
         return min(self._proof_utc.values(), default=self._last_utc + self._settle_s), why
 
@@ -336,7 +336,7 @@ class Looks:
         """Takes note of a look at which the list could not be read."""
         self._last_utc = at_utc
         self._doubts = dict.fromkeys(held, reason)
-        self._at_work = False
+        self._looks_at_work = 0
         self._proof_utc = {}
         self._barren += 1
 
@@ -356,7 +356,7 @@ class Looks:
         # What was shown in between counts as well: a job that comes and goes must not be forgotten.
         self._first = look.listing if why is not None else replace(first, jobs=first.jobs | look.listing.jobs)
         self._last_utc = look.listing.began_utc
-        self._at_work = bool(look.matches.unfinished)
+        self._looks_at_work = self._looks_at_work + 1 if look.matches.unfinished else 0
         self._doubts, self._proof_utc, absent = {}, {}, []
         for one in held:
             if (doubts := look.matches.doubts.get(one.chunk)) or why is not None:
@@ -373,7 +373,7 @@ class Looks:
             else:
                 self._proof_utc[one.chunk] = proof_utc
                 self._doubts[one.chunk] = "the proof that there is no job takes another listing, later"
-        self._barren = 0 if self._at_work or self._proof_utc else self._barren + 1
+        self._barren = 0 if self._looks_at_work or self._proof_utc else self._barren + 1
         # A list may lag; but what cannot be checked at all does not get better by waiting.
         self._most_barren = _MOST_BARREN if look.known else _LEAST_LOOKS
         return absent
@@ -382,7 +382,7 @@ class Looks:
         """Tells whether there is nothing more to learn by looking again."""
         if now_utc >= self._give_up_utc:
             return True
-        return not self._at_work and self._barren >= self._most_barren
+        return not self._looks_at_work and self._barren >= self._most_barren
 
     def finding(self, chunk: int) -> str:
         """Gives why a chunk could not be settled, as far as is known."""
