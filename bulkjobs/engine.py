@@ -266,7 +266,6 @@ class Engine:
             session.ledger,
             bodies=self._intake(session.sources, session.ledger).bodies,
             settle_s=self._settings.settle_s,
-            request_timeout_s=self._settings.request_timeout_s,
             exclusive=self._settings.exclusive,
             clock=self._clock,
             halt=self._halt,

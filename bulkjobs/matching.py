@@ -4,8 +4,9 @@ Rules of this file:
 
 - A job is a chunk's only by the ids in its results, or because it called the chunk's webhook nonce. Somebody else's
   job may have the same size and the same day; adopting it would lose a chunk of ids in silence.
-- A job is not a chunk's only by an id in its results that the chunk does not have. A size proves nothing against it:
-  the server may leave out what it does not know.
+- A job is not a chunk's only by the ids in its results, and only if most of them are not the chunk's: the server may
+  give a contact under another id than it was asked for. That ids can be told from results at all is first seen at a
+  job of one's own. A size proves nothing against a job: the server may leave out what it does not know.
 - Absence takes two listings that show all that they must show. Whatever might be the chunk's job stands against it.
 - One job, one chunk. Where more than one fits, a person decides.
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 from bulkjobs.model import JobId, JobState
@@ -27,6 +29,7 @@ __all__ = [
     "Looks",
     "Matches",
     "disagreement",
+    "distrust",
     "match",
     "proves_absence_at_utc",
 ]
@@ -34,9 +37,11 @@ __all__ = [
 _PATIENCE_S: Final = 24 * 3_600.0
 """How long a job of unknown owner is waited for: jobs take up to some hours (vendor: "Using the Bulk APIs")."""
 _LOOK_AGAIN_S: Final = 60.0
-"""Between two looks at jobs that are still at work, at most."""
+"""Between the first two looks at jobs that are still at work; each wait is twice the one before, up to `settle_s`."""
 _MOST_BARREN: Final = 4
 _LEAST_LOOKS: Final = 2
+_SAMPLE: Final = 32
+"""Ids that tell whether a set has half of its ids in another; the chance that all mislead is 1 in 2^32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +53,23 @@ class HeldChunk:
     body: bytes = field(repr=False)
     size: int
     """How many ids it has."""
+    started_utc: float
+    """When its attempt began."""
     ended_utc: float
-    """When its attempt ended at the latest."""
+    """When it ended at the latest."""
 
-    def holds(self, ids: frozenset[bytes]) -> bool:
-        """Tells whether all of these are ids of this chunk."""
-        # Most jobs are somebody else's, and one id tells: no set of 10,000 is made for them.
-        sample = next(iter(ids), b"")
-        if b"\n%b\n" % sample not in b"\n%b\n" % self.body:
-            return False
-        return ids <= frozenset(self.body.split(b"\n"))
+    @property
+    def ids(self) -> frozenset[bytes]:
+        """Is made when it is asked for: many chunks may be held."""
+        return frozenset(self.body.split(b"\n"))
+
+    def shares(self, ids: frozenset[bytes]) -> int:
+        """Counts how many of these are ids of this chunk; a few of many may count as none."""
+        # Most jobs are somebody else's: no set of 10,000 is made for them.
+        text = b"\n%b\n" % self.body
+        if not any(b"\n%b\n" % one in text for one in islice(ids, _SAMPLE)):
+            return 0
+        return len(ids & self.ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +90,8 @@ class Candidate:
 class Listing:
     """Is the list of jobs as it was read once, from the first page to the last."""
 
-    at_utc: float
-    """When the reading began."""
+    began_utc: float
+    ended_utc: float
     jobs: frozenset[str]
 
 
@@ -117,12 +129,16 @@ def match(
     """
     matches = Matches()
     fitting: defaultdict[str, list[tuple[Candidate, str]]] = defaultdict(list)
-    digests = {one.chunk: one.digest for one in held}
+    chunks = {one.chunk: one for one in held}
     unread: list[Candidate] = []
     for candidate in candidates:
-        chunk = called.get(candidate.job_id)
-        if chunk in digests:
-            fitting[digests[chunk]].append((candidate, "it called the webhook nonce of the chunk"))
+        caller = chunks.get(called.get(candidate.job_id, 0))
+        if caller is not None and _may_be(candidate, caller):
+            fitting[caller.digest].append((candidate, "it called the webhook nonce of the chunk"))
+        elif caller is not None:
+            matches.doubts[caller.chunk].append(
+                f"job {candidate.job_id} called its webhook nonce, but its results hold ids that it does not have"
+            )
         elif candidate.ids:
             _place(candidate, held, fitting, matches)
         else:
@@ -140,6 +156,10 @@ def match(
     return matches
 
 
+def _may_be(candidate: Candidate, one: HeldChunk) -> bool:
+    return not candidate.ids or one.shares(candidate.ids) == len(candidate.ids)
+
+
 def _place(
     candidate: Candidate,
     held: Sequence[HeldChunk],
@@ -147,25 +167,36 @@ def _place(
     matches: Matches,
 ) -> None:
     """Finds the one body that a job's results fit; a job that fits none is somebody else's."""
-    ids = candidate.ids
+    ids, size = candidate.ids, candidate.size or 0
     assert ids is not None
-    owners = [one for one in held if one.holds(ids)]
-    whole = {one.digest: one for one in owners if len(ids) == one.size}
-    sized = {one.digest: one for one in owners if candidate.size == one.size}
-    for kind, how in ((whole, "its results hold exactly these ids"), (sized, _PART)):
+    shares = [(one, one.shares(ids)) for one in held]
+    owners = [one for one, shared in shares if shared == len(ids)]
+    # A job of more ids than the chunk has others besides, which are not in the results.
+    whole = {one.digest: one for one in owners if ids == one.ids and size <= one.size}
+    # The fewer there are, the less they tell: a small list of somebody else may be in ours by chance.
+    sized = {one.digest: one for one in owners if size == one.size and 2 * len(ids) >= len(one.ids)}
+    for kind, how in ((whole, "its results hold exactly these ids"), (sized, _part(ids, size))):
         if len(kind) == 1:
             fitting[next(iter(kind))].append((candidate, how))
             return
-    for one in owners:
-        matches.doubts[one.chunk].append(
-            f"job {candidate.job_id} may be its: the results hold {len(ids):,} of its {one.size:,} ids and no other, "
-            f"and the job does not say that it was of {one.size:,}"
-        )
-    if not owners:
+    for one, shared in shares:
+        if shared == len(ids):
+            matches.doubts[one.chunk].append(
+                f"job {candidate.job_id} may be its: the results hold {len(ids):,} of its {one.size:,} ids and no "
+                f"other, but that and its size of {size:,} are not proof enough"
+            )
+        elif 2 * shared >= len(ids):
+            matches.doubts[one.chunk].append(
+                f"job {candidate.job_id} may be its: {shared:,} of the {len(ids):,} ids in the results are its"
+            )
+    if not any(2 * shared >= len(ids) for _, shared in shares):
         matches.elsewhere.add(candidate.job_id)
 
 
-_PART: Final = "its results hold ids of this chunk and no other, and the job is of its size"
+def _part(ids: Collection[bytes], size: int) -> str:
+    return (
+        f"its results hold {len(ids):,} ids of this chunk and no other, and the job is of its size, {size:,}"
+    )
 
 
 def _pair(
@@ -190,18 +221,26 @@ def _pair_by_size(
     """Pairs the one job and the one chunk of a size; gives the jobs that are left."""
     if any(not candidate.state.terminal for candidate in unread):
         return list(unread)  # what is still at work may turn out to be of this size
+    open_chunks = [one for one in held if one.chunk not in matches.adopted]
     left = []
     for candidate in unread:
-        chunks = [
-            one.chunk for one in held if one.size == candidate.size and one.chunk not in matches.adopted
-        ]
+        chunks = [one.chunk for one in open_chunks if one.size == candidate.size]
         alike = [other for other in unread if other.size == candidate.size]
-        if len(chunks) == len(alike) == 1:
+        if len(chunks) == len(alike) == 1 and chunks[0] not in matches.doubts:
             how = f"nobody else uses the account, and it is the only job of {candidate.size:,} ids that is not known"
             matches.adopted[chunks[0]] = (candidate, how)
         else:
             left.append(candidate)
     return left
+
+
+def distrust(matches: Matches, held: Collection[HeldChunk], why: str) -> Matches:
+    """Takes back that jobs are somebody else's, as long as it is not known that results are read rightly."""
+    for job_id in sorted(matches.elsewhere):
+        for one in held:
+            matches.doubts[one.chunk].append(f"job {job_id} may be its: {why}")
+    matches.elsewhere.clear()
+    return matches
 
 
 def disagreement(
@@ -212,7 +251,7 @@ def disagreement(
     Args:
         first: the earlier listing.
         second: the later one.
-        known: jobs of the run that both must show, with the time of their acceptance.
+        known: jobs of the run that both must show, with the time before which each was not made.
         elsewhere: jobs proved to be somebody else's, which may come and go.
     """
     if not known:
@@ -233,7 +272,8 @@ def proves_absence_at_utc(
     """Gives the time from which on a second listing that agrees proves that a chunk has no job, in Unix seconds.
 
     The first listing shows the newest known job, so the list lags by no more than that job's age then. A job of the
-    held chunk, made up to `settle_s` after its attempt ended, shows once it is as old.
+    held chunk, made up to `settle_s` after its attempt ended, shows once it is as old. The age is the greatest it can
+    be: from when its request could leave to when the last page had been read.
 
     Args:
         held: the chunk.
@@ -241,7 +281,7 @@ def proves_absence_at_utc(
         known: as for `disagreement`; not empty.
         settle_s: how late a job may be made, and the least time between two listings.
     """
-    return first.at_utc + max(settle_s, held.ended_utc + settle_s - max(known.values()))
+    return first.ended_utc + max(settle_s, held.ended_utc + settle_s - max(known.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,10 +290,13 @@ class Look:
 
     listing: Listing
     known: Mapping[str, float]
-    """Jobs of the run that the list must show, with the time of their acceptance."""
+    """Jobs of the run that the list must show, with the time before which each was not made."""
     matches: Matches
     elsewhere: frozenset[str]
     """Jobs proved to be somebody else's, now or before."""
+    reaches_back_to: tuple[float, int]
+    """The list shows a job that was there by then, and its chunk. One that keeps only the newest may lack what is
+    older. Chunks go out in order, which decides when the clock does not."""
 
 
 class Looks:
@@ -273,7 +316,8 @@ class Looks:
         self._doubts: dict[int, str] = {}
         self._proof_utc: dict[int, float] = {}
         """When a listing that agrees will prove a chunk's absence."""
-        self._at_work = False
+        self._looks_at_work = 0
+        """Looks in a row that showed jobs at work."""
         self._barren = 0
         """Looks in a row that leave nothing to wait for."""
         self._most_barren = _MOST_BARREN
@@ -282,10 +326,9 @@ class Looks:
         """Gives when the next look is worth taking, and why not before."""
         if self._last_utc is None:
             return max(one.ended_utc for one in held) + self._settle_s, "a job may still appear"
-        if self._at_work:
-            return self._last_utc + min(
-                self._settle_s, _LOOK_AGAIN_S
-            ), "a job that may be one of theirs is at work"
+        if self._looks_at_work:
+            again_s = min(self._settle_s, _LOOK_AGAIN_S * 2 ** (self._looks_at_work - 1))
+            return self._last_utc + again_s, "a job that may be one of theirs is at work"
         why = "two listings some time apart are the proof that there is no job"
         return min(self._proof_utc.values(), default=self._last_utc + self._settle_s), why
 
@@ -293,7 +336,7 @@ class Looks:
         """Takes note of a look at which the list could not be read."""
         self._last_utc = at_utc
         self._doubts = dict.fromkeys(held, reason)
-        self._at_work = False
+        self._looks_at_work = 0
         self._proof_utc = {}
         self._barren += 1
 
@@ -310,30 +353,36 @@ class Looks:
         first = self._first or look.listing
         why = disagreement(first, look.listing, known=look.known, elsewhere=look.elsewhere)
         second = self._first is not None and why is None
-        self._first = look.listing if why is not None else first
-        self._last_utc = look.listing.at_utc
-        self._at_work = bool(look.matches.unfinished)
+        # What was shown in between counts as well: a job that comes and goes must not be forgotten.
+        self._first = look.listing if why is not None else replace(first, jobs=first.jobs | look.listing.jobs)
+        self._last_utc = look.listing.began_utc
+        self._looks_at_work = self._looks_at_work + 1 if look.matches.unfinished else 0
         self._doubts, self._proof_utc, absent = {}, {}, []
         for one in held:
             if (doubts := look.matches.doubts.get(one.chunk)) or why is not None:
                 self._doubts[one.chunk] = "; ".join(doubts or [str(why)])
                 continue
+            if (one.started_utc, one.chunk) <= look.reaches_back_to:
+                self._doubts[one.chunk] = (
+                    "the list shows no job that was there before it was sent, so it may not reach back so far"
+                )
+                continue
             proof_utc = proves_absence_at_utc(one, first, known=look.known, settle_s=self._settle_s)
-            if second and look.listing.at_utc >= proof_utc:
+            if second and look.listing.began_utc >= proof_utc:
                 absent.append(one.chunk)
             else:
                 self._proof_utc[one.chunk] = proof_utc
                 self._doubts[one.chunk] = "the proof that there is no job takes another listing, later"
-        self._barren = 0 if self._at_work or self._proof_utc else self._barren + 1
+        self._barren = 0 if self._looks_at_work or self._proof_utc else self._barren + 1
         # A list may lag; but what cannot be checked at all does not get better by waiting.
         self._most_barren = _MOST_BARREN if look.known else _LEAST_LOOKS
         return absent
 
     def over(self, now_utc: float) -> bool:
         """Tells whether there is nothing more to learn by looking again."""
-        if self._at_work:
-            return now_utc >= self._give_up_utc
-        return self._barren >= self._most_barren
+        if now_utc >= self._give_up_utc:
+            return True
+        return not self._looks_at_work and self._barren >= self._most_barren
 
     def finding(self, chunk: int) -> str:
         """Gives why a chunk could not be settled, as far as is known."""

@@ -7,7 +7,8 @@ planned, and goes out like any other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,9 +16,9 @@ from bulkjobs.account.listing import JobList, JobReader, Unreadable
 from bulkjobs.errors import ConfigError
 from bulkjobs.events import BaselineMissing, ChunkSettled, ChunkStaysHeld, Event, ReconcileWaits
 from bulkjobs.halt import Halt
-from bulkjobs.ledger import Ledger, Settled, Settlement, VerdictRow
-from bulkjobs.matching import Candidate, HeldChunk, Listing, Look, Looks, match
-from bulkjobs.model import JobId, JobStatus
+from bulkjobs.ledger import KnownJob, Ledger, Settled, Settlement, VerdictRow
+from bulkjobs.matching import Candidate, HeldChunk, Listing, Look, Looks, Matches, distrust, match
+from bulkjobs.model import JobId, JobState, JobStatus
 from bulkjobs.nonce import calls_by_job
 from bulkjobs.ports import Clock
 from bulkjobs.wire.answer import ListedJob
@@ -31,6 +32,9 @@ _ROWS: Final = 1_000
 _RISK: Final = "a person takes the risk that its ids are paid for twice"
 _BASELINE_TRIES: Final = 3
 _BASELINE_WAIT_S: Final = 10.0
+_MOST_CONTROLS: Final = 4
+_TRUSTED_SHARE: Final = 0.9
+"""Of the ids in the results of a job of our own that must be those it was made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,6 @@ class Reconciler:
         *,
         bodies: Bodies,
         settle_s: float,
-        request_timeout_s: float,
         exclusive: bool,
         clock: Clock,
         halt: Halt,
@@ -74,7 +77,6 @@ class Reconciler:
             ledger: of the run.
             bodies: gives the ids of held chunks.
             settle_s: how late a job may be made, and the least time between two listings.
-            request_timeout_s: bounds when the attempt of a process that died can have ended.
             exclusive: nobody else makes jobs with the account.
             clock: wall clock.
             halt: ends it between two requests.
@@ -85,7 +87,6 @@ class Reconciler:
         self._ledger = ledger
         self._bodies = bodies
         self._settle_s = settle_s
-        self._request_timeout_s = request_timeout_s
         self._exclusive = exclusive
         self._clock = clock
         self._halt = halt
@@ -95,6 +96,11 @@ class Reconciler:
         self._elsewhere: set[str] = set()
         """Jobs proved to be of nobody here."""
         self._results: dict[str, frozenset[bytes]] = {}
+        self._since_utc = 0.0
+        """No job of a held chunk is older."""
+        self._controls: dict[str, bytes] = {}
+        """Some jobs of this run, and what they were made of: by them it shows whether results are read rightly."""
+        self._trusted = False
 
     async def take_baseline(self) -> None:
         """Remembers the jobs there are before the first chunk goes out. Without it there is less to go by, no more.
@@ -194,22 +200,39 @@ class Reconciler:
 
     async def _held(self, session_began_utc: float) -> dict[int, HeldChunk]:
         rows = await self._rows()
-        bodies = await self._bodies(rows) if rows else {}
+        if not rows:
+            return {}
+        began_utc, first = min((row.started_utc, row.chunk) for row in rows)
+        known = sorted(await self._accepted(), key=lambda job: job.sent_utc)
+        # So that the newest is among those that the list must show, and one that was there before all that is held.
+        shown = [job.sent_utc for job in known[-1:]]
+        shown += [job.sent_utc for job in known if (job.accepted_utc, job.chunk) < (began_utc, first)][-1:]
+        self._since_utc = min([began_utc, *shown])
+        known = [job for job in known if job.sent_utc >= self._since_utc]
+        # The newest may still be at work, and one may have failed.
+        controls = {
+            job.chunk: job.job_id for job in (*known[: _MOST_CONTROLS // 2], *known[-_MOST_CONTROLS // 2 :])
+        }
+        bodies = await self._bodies([*rows, *await self._ledger.chunks_named(list(controls))])
         if self._halt.pulled:
             return {}
+        self._controls = {job_id: bodies[chunk] for chunk, job_id in controls.items()}
         return {
             row.chunk: HeldChunk(
                 chunk=row.chunk,
                 digest=row.digest,
                 body=bodies[row.chunk],
                 size=row.ids,
-                # A process that died with it took its connections along, at the latest when this session began.
-                ended_utc=row.ended_utc
-                if row.ended_utc is not None
-                else min(row.started_utc + self._request_timeout_s, session_began_utc),
+                # A process that died took its connections along, at the latest when this session began.
+                started_utc=row.started_utc,
+                ended_utc=session_began_utc if row.ended_utc is None else row.ended_utc,
             )
             for row in rows
         }
+
+    async def _accepted(self) -> list[KnownJob]:
+        """Gives the jobs of this run that the server told of itself."""
+        return [job for job in await self._ledger.known_jobs() if not job.adopted]
 
     async def _wait(self, chunks: int, until: tuple[float, str]) -> bool:
         """Waits for the next look; tells whether it may be taken."""
@@ -222,39 +245,43 @@ class Reconciler:
 
     async def _look(self, held: Mapping[int, HeldChunk]) -> Look | str:
         """Reads the list, and the results of the jobs on it that nobody knows; gives why not if it cannot be read."""
-        ours = await self._ledger.known_jobs()
-        accepted = {job.job_id: job.accepted_utc for job in ours if not job.adopted}
-        since_utc = min(one.ended_utc for one in held.values()) - self._request_timeout_s
-        if accepted:
-            # So that at least one is among those that the list must show.
-            since_utc = min(since_utc, max(accepted.values()))
-        listed = await self._reader.jobs(since_utc, self._clock.utc())
+        listed = await self._reader.jobs(self._since_utc, self._clock.utc())
         if isinstance(listed, Unreadable):
             return f"the list of jobs cannot be read: {listed.reason}"
         baseline = await self._ledger.baseline()
-        older = (baseline or frozenset()) | {job.job_id for job in ours}
-        unknown = [
-            job
-            for job_id, job in listed.jobs.items()
-            if job_id not in older and job_id not in self._elsewhere
-        ]
+        ours = await self._ledger.known_jobs()
+        older = (baseline or frozenset()) | {job.job_id for job in ours} | self._elsewhere
         matches = match(
             list(held.values()),
-            [await self._candidate(job) for job in unknown],
+            [
+                await self._candidate(job, held.values())
+                for job_id, job in listed.jobs.items()
+                if job_id not in older
+            ],
             called=self._called,
-            exclusive=self._exclusive and baseline is not None,
+            # A chunk that went out again at a person's risk may have left a job behind that nobody knows.
+            exclusive=self._exclusive and baseline is not None and not await self._ledger.took_risks(),
         )
+        if matches.elsewhere and (why := await self._why_not_trusted(listed, matches)):
+            distrust(matches, held.values(), why)
         self._elsewhere |= matches.elsewhere
         for job_id in matches.elsewhere:
             self._results.pop(job_id, None)
         return Look(
-            listing=Listing(at_utc=listed.began_utc, jobs=frozenset(listed.jobs)),
-            known={job_id: at_utc for job_id, at_utc in accepted.items() if at_utc >= since_utc},
+            listing=Listing(
+                began_utc=listed.began_utc, ended_utc=listed.ended_utc, jobs=frozenset(listed.jobs)
+            ),
+            known={
+                job.job_id: job.sent_utc
+                for job in ours
+                if not job.adopted and job.sent_utc >= self._since_utc
+            },
             matches=matches,
             elsewhere=frozenset(self._elsewhere),
+            reaches_back_to=_oldest_shown(listed, ours, baseline or frozenset()),
         )
 
-    async def _candidate(self, job: ListedJob) -> Candidate:
+    async def _candidate(self, job: ListedJob, held: Collection[HeldChunk]) -> Candidate:
         size, why = job.credits, "it is not finished yet"
         ids = self._results.get(job.job_id)
         if ids is None and job.state.terminal:
@@ -265,9 +292,39 @@ class Reconciler:
                 why = "its results are empty"
             else:
                 ids = self._results[job.job_id] = read
+        if ids is not None and any(one.shares(ids) == len(ids) < one.size != size for one in held):
+            # Ids that were not found may cost nothing; then the job itself may say how many it was made of.
+            status = await self._reader.status(job.job_id)
+            processed = None if isinstance(status, Unreadable) else status.processed
+            size = max(size or 0, processed or 0)
         return Candidate(
             job_id=job.job_id, state=job.state, job_type=job.job_type, size=size, ids=ids, why_no_ids=why
         )
+
+    async def _why_not_trusted(self, listed: JobList, matches: Matches) -> str | None:
+        """Tells why ids in results do not yet prove that a job is somebody else's, or None if they do.
+
+        Were another column taken for that of the ids, every job would be.
+        """
+        if self._trusted:
+            return None
+        why = "no job of this run has results by which it could be seen that they hold the ids of a job"
+        for job_id, body in self._controls.items():
+            job = listed.jobs.get(job_id)
+            if job is not None and not job.state.terminal:
+                matches.unfinished.add(job_id)
+            if job is None or job.state is not JobState.FINISHED:
+                continue
+            ids = await self._reader.results(job.job_id)
+            if isinstance(ids, Unreadable) or not ids:
+                continue
+            if len(ids & frozenset(body.split(b"\n"))) < _TRUSTED_SHARE * len(ids):
+                return (
+                    f"the results of job {job_id}, which is of this run, hold other ids than it was made of"
+                )
+            self._trusted = True
+            return None
+        return why
 
     async def _adopt(self, held: HeldChunk, candidate: Candidate, how: str) -> None:
         job = JobStatus(
@@ -294,3 +351,13 @@ class Reconciler:
         await self._ledger.record_findings(findings)
         for chunk, reason in findings.items():
             self._emit(ChunkStaysHeld(chunk=chunk, ids=held[chunk].size, reason=reason))
+
+
+def _oldest_shown(
+    listed: JobList, ours: Collection[KnownJob], baseline: Collection[str]
+) -> tuple[float, int]:
+    """Gives by when the oldest job on the list was there, and its chunk, as far as both are known."""
+    if any(job_id in listed.jobs for job_id in baseline):
+        return -math.inf, 0
+    shown = [job for job in ours if not job.adopted and job.job_id in listed.jobs]
+    return min(((job.accepted_utc, job.chunk) for job in shown), default=(math.inf, 0))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(400)  # a campaign is one process; beside others it may take minutes
+
 CAMPAIGN = Path(__file__).parent / "soak" / "disk_faults.py"
 
 
@@ -18,7 +20,7 @@ CAMPAIGN = Path(__file__).parent / "soak" / "disk_faults.py"
 @pytest.mark.parametrize(
     ("faults", "every"),
     [
-        ("EIO at SYNC number 0 (ONCE)", 1),
+        ("EIO at SYNC number 0 (ONCE)", 2),
         ("EIO at SYNC number 0 (ON)", 3),
         ("EIO at SYNCDIR", 1),
         ("EIO at WRITE", 37),
@@ -32,13 +34,13 @@ CAMPAIGN = Path(__file__).parent / "soak" / "disk_faults.py"
 )
 def test_each_failing_call_ends_the_session_in_order(tmp_path: Path, faults: str, every: int) -> None:
     command = [sys.executable, CAMPAIGN, "--folder", tmp_path, "--only", faults, "--every", str(every)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=380, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fires no more" in done.stdout
 
 
 def test_a_slow_disk_holds_nothing_and_loses_nothing(tmp_path: Path) -> None:
     command = [sys.executable, CAMPAIGN, "--folder", tmp_path, "--only", "slow"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=380, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "each sync 20 ms late: nothing happens" in done.stdout

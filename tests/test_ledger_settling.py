@@ -373,10 +373,35 @@ async def test_every_job_of_the_run_is_known_accepted_and_adopted_alike(ledger: 
     await sent(ledger, a_chunk(1), accepted("job1"))
     await sent(ledger, a_chunk(2), HELD)
     await ledger.settle(2, ADOPTED, job=job("job2"))
-    assert {(one.job_id, one.accepted_utc) for one in await ledger.known_jobs()} == {
-        ("job1", NOW + 1),
-        ("job2", NOW),
+    assert {(one.job_id, one.chunk, one.adopted) for one in await ledger.known_jobs()} == {
+        ("job1", 1, False),
+        ("job2", 2, True),
     }
+
+
+async def test_a_job_was_not_made_before_the_first_byte_of_its_request_could_leave(ledger: Ledger) -> None:
+    """How old a job is at the least makes a list seem prompter than it is."""
+    ledger.plan(a_chunk(1))
+    await ledger.begin_attempt(1, 1)
+    late = replace(evidence(), sent_utc=NOW + 0.5, ended_utc=NOW + 90)
+    await ledger.end_attempt(1, 1, late, accepted("job1"))
+    await sent(ledger, a_chunk(2), accepted("job2"))
+    assert {one.chunk: one.sent_utc for one in await ledger.known_jobs()} == {1: NOW + 0.5, 2: NOW}
+
+
+async def test_chunks_that_were_sent_can_be_named_whatever_became_of_them(ledger: Ledger) -> None:
+    await sent(ledger, a_chunk(1), accepted("job1"))
+    await sent(ledger, a_chunk(2), HELD)
+    ledger.plan(a_chunk(3))
+    assert [row.chunk for row in await ledger.chunks_named([1, 2, 3, 4])] == [1, 2]
+    assert await ledger.chunks_named([]) == []
+
+
+async def test_it_is_known_whether_a_person_took_a_risk(ledger: Ledger) -> None:
+    await sent(ledger, a_chunk(1), HELD)
+    assert not await ledger.took_risks()
+    await ledger.settle(1, RESUBMITTED)
+    assert await ledger.took_risks()
 
 
 async def test_a_baseline_is_what_was_recorded_and_an_empty_one_is_not_none(ledger: Ledger) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +45,7 @@ class JobList:
     """Is the list of jobs of some days, read from the first page to the last without a job met twice."""
 
     began_utc: float
+    ended_utc: float = 0.0
     jobs: dict[str, ListedJob] = field(default_factory=dict)
 
 
@@ -173,21 +174,38 @@ class JobReader:
         )
 
     async def _read_through(self, days: tuple[str, str]) -> JobList | Unreadable | None:
-        """Reads all pages; gives None when a job stood on two of them, for then another may have been passed over."""
-        found = JobList(began_utc=self._clock.utc())
+        """Reads all pages; gives None when they shifted meanwhile, for then a job may have been passed over.
+
+        That shows in a job that stands on two of them, or in a first page that is no longer what it was.
+        """
+        began_utc = self._clock.utc()
+        jobs: dict[str, ListedJob] = {}
         before: list[ListedJob] = []
         for number in range(1, _MOST_PAGES + 1):
             page = _listed(await self._ask_for_page(days, number))
             if isinstance(page, Unreadable):
                 return page
-            if not page or (page == before and len(page) < JOBS_PER_PAGE):
-                return found  # a server that knows no pages gives the same one again
+            if not page or (_names(page) == _names(before) and len(page) < JOBS_PER_PAGE):
+                # A server that knows no pages gives the same one again.
+                return await self._at_rest(days, JobList(began_utc=began_utc, jobs=jobs), pages=number - 1)
             for job in page:
-                if job.job_id in found.jobs:
+                if job.job_id in jobs:
                     return None
-                found.jobs[job.job_id] = job
+                jobs[job.job_id] = job
             before = page
         return Unreadable(reason=f"it has no end: {_MOST_PAGES} pages were read")
+
+    async def _at_rest(
+        self, days: tuple[str, str], read: JobList, *, pages: int
+    ) -> JobList | Unreadable | None:
+        """Gives a list that was read if its first page is still the same; one page has nothing to shift."""
+        if pages > 1:
+            page = _listed(await self._ask_for_page(days, 1))
+            if isinstance(page, Unreadable):
+                return page
+            if _names(page) != list(read.jobs)[: len(page)]:
+                return None
+        return replace(read, ended_utc=self._clock.utc())
 
     async def _ask_for_page(self, days: tuple[str, str], number: int) -> Evidence:
         return await self._ask(lambda token: self._page(days, number, token))
@@ -229,6 +247,10 @@ def _listed(evidence: Evidence) -> list[ListedJob] | Unreadable:
     except MalformedAnswer as error:
         return Unreadable(reason=str(error))
     return Unreadable(reason=f"the server says: {jobs}") if isinstance(jobs, ErrorAnswer) else jobs
+
+
+def _names(page: list[ListedJob]) -> list[str]:
+    return [job.job_id for job in page]
 
 
 def _body(evidence: Evidence) -> bytes | Unreadable:

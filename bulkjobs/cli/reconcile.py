@@ -52,7 +52,7 @@ def reconcile(
     Without --adopt and --resubmit every held chunk is compared with the server's list of jobs: its job is adopted, or
     it is proved that there is none, or it stays held. That takes at least two times --settle and no quota.
     """
-    if not run.is_dir():
+    if not os.path.isdir(run):  # noqa: PTH112 - Path.is_dir raises for a very long one
         raise ConfigError(f"There is no run directory {run}.")
     orders = _orders(adopt or (), resubmit or (), webhook_calls)
     if orders.resubmit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ __all__ = [
     "account_state",
     "baseline",
     "chunk_rows",
+    "chunks_named",
     "counts",
     "is_untouched",
     "known_jobs",
@@ -49,6 +51,7 @@ __all__ = [
     "sources",
     "summarise",
     "timestamp",
+    "took_risks",
     "undelivered",
     "unknown_in_a_row",
     "verdict_rows",
@@ -190,13 +193,24 @@ _VERDICT_COLUMNS: Final = (
 
 def verdict_rows(database: Database, state: ChunkState, after: int, limit: int) -> list[VerdictRow]:
     """Reads up to `limit` chunks in a state, behind ordinal `after`, each with the evidence of its last attempt."""
+    return _verdict_rows(
+        database, "state = ? AND ordinal > ? ORDER BY ordinal LIMIT ?", (state.value, after, limit)
+    )
+
+
+def chunks_named(database: Database, ordinals: Sequence[int]) -> list[VerdictRow]:
+    """Reads some chunks that were sent, each with the evidence of its last attempt."""
+    return _verdict_rows(database, f"ordinal IN ({', '.join('?' * len(ordinals))})", tuple(ordinals))
+
+
+def _verdict_rows(database: Database, condition: str, parameters: tuple[int | str, ...]) -> list[VerdictRow]:
     rows = database.execute(
         "SELECT ordinal, body, body_cut, (SELECT finding.reason FROM finding WHERE finding.chunk = ordinal),"  # nosec B608 # noqa: S608 - constants
         f" {_VERDICT_COLUMNS}"
         " FROM chunk JOIN attempt ON attempt.chunk = ordinal"
         " AND attempt = (SELECT max(attempt) FROM attempt WHERE chunk = ordinal)"
-        " WHERE state = ? AND ordinal > ? ORDER BY ordinal LIMIT ?",
-        (state.value, after, limit),
+        f" WHERE {condition}",
+        parameters,
     )
     names = _VERDICT_COLUMNS.split(", ")
     return [
@@ -255,12 +269,25 @@ def _open_jobs(database: Database) -> list[OpenJob]:
 def known_jobs(database: Database) -> list[KnownJob]:
     """Reads every job of the run."""
     rows = database.execute(
-        "SELECT job_id, accepted_utc, job_id IN (SELECT job_id FROM settlement WHERE how = 'adopted') FROM job"
+        "SELECT job_id, job.chunk, coalesce(sent_utc, started_utc), accepted_utc,"
+        " job_id IN (SELECT job_id FROM settlement WHERE how = 'adopted')"
+        " FROM job JOIN attempt ON attempt.chunk = job.chunk AND attempt.attempt = job.attempt"
     )
     return [
-        KnownJob(job_id=JobId(job_id), accepted_utc=accepted_utc, adopted=bool(adopted))
-        for job_id, accepted_utc, adopted in rows
+        KnownJob(
+            job_id=JobId(job_id),
+            chunk=chunk,
+            sent_utc=sent_utc,
+            accepted_utc=accepted_utc,
+            adopted=bool(adopted),
+        )
+        for job_id, chunk, sent_utc, accepted_utc, adopted in rows
     ]
+
+
+def took_risks(database: Database) -> bool:
+    """Tells whether a person had a chunk sent again although nobody could know its outcome."""
+    return bool(_one(database, "SELECT EXISTS (SELECT 1 FROM settlement WHERE how = 'resubmitted')"))
 
 
 def is_untouched(database: Database) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bulkjobs.errors import InternalError
 from bulkjobs.ledger import queries
 from bulkjobs.ledger.values import AccountState, ChunkRow, Counts, KnownJob, RunRow, SourceRow, VerdictRow
@@ -95,6 +97,14 @@ class LedgerReader:
     async def known_jobs(self) -> list[KnownJob]:
         """Gives every job of this run."""
         return await self._writer.call(queries.known_jobs)
+
+    async def chunks_named(self, ordinals: Sequence[int]) -> list[VerdictRow]:
+        """Gives some chunks that were sent, each with the evidence of its last attempt."""
+        return await self._writer.call(lambda database: queries.chunks_named(database, ordinals))
+
+    async def took_risks(self) -> bool:
+        """Tells whether a person had a chunk sent again although nobody could know its outcome."""
+        return await self._writer.call(queries.took_risks)
 
     async def is_untouched(self) -> bool:
         """Tells whether no chunk of the run was ever sent."""

@@ -81,7 +81,11 @@ class KnownJob:
     """Is a job of this run."""
 
     job_id: JobId
+    chunk: int
+    sent_utc: float
+    """It was not made before: when the first byte of its request could leave, as far as that is known."""
     accepted_utc: float
+    """It was there by then."""
     adopted: bool
     """It was found on the server's list: when it was accepted nobody knows, only when it was found."""
 

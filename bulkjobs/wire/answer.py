@@ -226,7 +226,7 @@ def _read(
 ) -> _T | ErrorAnswer:
     try:
         fields = open_up(body)
-        error = _error(fields)
+        error = _error(lowered(fields.items()))
         return error if error is not None else read(fields)
     except ValueError as exc:
         excerpt = f" It begins with {body[:_EXCERPT_BYTES]!r}." if body else ""
@@ -266,10 +266,10 @@ def _job_list(document: Mapping[str, object]) -> list[ListedJob]:
             (value,) = fields.values()
         else:
             break
-    if isinstance(value, list):
+    if isinstance(value, list) and (named or value):
         return [_listed_job(row) for row in value]
     if named and value in ("", None):
-        return []
+        return []  # under another name nothing may be the end of anything
     raise ValueError("it holds no list of jobs")
 
 

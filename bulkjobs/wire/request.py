@@ -144,9 +144,16 @@ def results_link_request(url: str, *, base_url: str) -> Request:
     """Writes the request for a results file at the address that the server gave, without the token.
 
     Raises:
-        ConfigError: it is no address to be trusted with anything: neither https nor on the host of the API.
+        ConfigError: it is no address, or none to be trusted with anything: neither https nor on the host of the API.
     """
-    link, api = urlsplit(url), urlsplit(base_url)
+    api = urlsplit(base_url)
+    try:
+        link = urlsplit(url)
+        good = bool(link.hostname) and link.port != 0 and bool(_HEADER_SAFE.fullmatch(url))
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError("The server names a results file, but not by an address.")
     if link.scheme != "https" and (link.scheme, link.netloc) != (api.scheme, api.netloc):
         raise ConfigError("The server names a results file at an address that is not https.")
     headers = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", _USER_AGENT))

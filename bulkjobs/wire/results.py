@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -30,9 +32,14 @@ _MOST_BYTES: Final = 256 * 1024 * 1024
 _ID_COLUMNS: Final = ("contactid", "id", "executiveid", "inputid")
 """What the column of ids may be called, without regard to case, blanks, underscores and dashes; the first that is
 there counts. The record of the synchronous call has `contactId`."""
+_ID: Final = re.compile(rb"[1-9][0-9]{0,18}")
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
 _BOM: Final = b"\xef\xbb\xbf"
+_UNREADABLE: Final = (
+    *(ValueError, csv.Error, EOFError, OSError, zlib.error, lzma.LZMAError),
+    *(zipfile.BadZipFile, RuntimeError, struct.error),  # an archive may be encrypted, or lie about itself
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,7 @@ def parse_results(body: bytes) -> frozenset[bytes] | ResultsLink:
         if text.lstrip()[:1] in (b"{", b"<"):
             return _link(text)
         return frozenset(_ids(text))
-    except (ValueError, zlib.error, zipfile.BadZipFile, csv.Error, EOFError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         if isinstance(error, MalformedAnswer):
             raise
         raise MalformedAnswer(f"The results cannot be read: {printable(str(error), limit=200)}.") from error
@@ -64,11 +71,7 @@ def parse_results(body: bytes) -> frozenset[bytes] | ResultsLink:
 
 def _unpacked(body: bytes) -> bytes:
     if body.startswith(_GZIP):
-        expander = zlib.decompressobj(wbits=31)
-        text = expander.decompress(body, _MOST_BYTES)
-        if not expander.eof:
-            raise ValueError("the gzip data ends early or is too large")
-        return text
+        return _expanded(body)
     if body.startswith(_ZIP):
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             (inside,) = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -78,6 +81,17 @@ def _unpacked(body: bytes) -> bytes:
             raise ValueError("the file in the archive is too large")
         return text
     return body
+
+
+def _expanded(body: bytes) -> bytes:
+    text = b""
+    while body:  # a file may have been packed in several pieces
+        expander = zlib.decompressobj(wbits=31)
+        text += expander.decompress(body, _MOST_BYTES - len(text) + 1)
+        if not expander.eof or len(text) > _MOST_BYTES:
+            raise ValueError("the gzip data ends early or is too large")
+        body = expander.unused_data
+    return text
 
 
 def _link(text: bytes) -> ResultsLink:
@@ -102,4 +116,9 @@ def _ids(text: bytes) -> Iterator[bytes]:
             continue
         if len(row) <= column:
             raise ValueError("a row ends before the column with the id")
-        yield row[column].strip().encode("latin-1")
+        contact_id = row[column].strip().encode("latin-1")
+        if not contact_id:
+            continue  # a row about a contact that was not found, or a sum at the end
+        if not _ID.fullmatch(contact_id):
+            raise ValueError(f"{row[column]!r} stands in the column with the ids")
+        yield contact_id

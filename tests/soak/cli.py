@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     faults.add_argument("--ids", type=int, default=2_000_000, metavar="N")
     faults.add_argument("--chunk-size", type=int, default=10_000, metavar="N")
     faults.add_argument("--kills", type=int, default=5, metavar="N")
-    faults.add_argument("--every", type=int, default=8, metavar="N", help="one submission in N meets a fault")
+    faults.add_argument(
+        "--every", type=int, default=50, metavar="N", help="one submission in N meets a fault"
+    )
     for command in (kills, faults):
         command.add_argument("--seed", type=int, default=1)
         command.add_argument("--on-unknown", choices=("hold", "reconcile"), default="hold")

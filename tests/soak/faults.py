@@ -1,7 +1,7 @@
 """Millions of ids through a service that breaks what it can, with kills in between, and every single one accounted for.
 
 The faults are spread evenly over the submissions, one kind after the other, so that each kind comes in every run and
-never so many in a row that the client pauses. The account is used with a login, because some of them cost the token.
+never so many that the client takes it for an outage. The account is used with a login, because some of them cost the token.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class FaultsPlan:
     seed: int
     chunk_ids: int = 10_000
     workers: int = 8
-    every: int = 8
-    """One submission in so many meets a fault."""
+    every: int = 50
+    """One submission in so many meets a fault; more would be an outage, in which the client pauses."""
     kills: int = 5
     on_unknown: str = "hold"
 

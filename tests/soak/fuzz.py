@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -60,10 +61,13 @@ from bulkjobs.wire.answer import (
     Submission,
     find_job_hint,
     parse_error,
+    parse_job_list,
     parse_status,
     parse_submission,
     parse_token,
 )
+from bulkjobs.wire.request import results_link_request
+from bulkjobs.wire.results import ResultsLink, parse_results
 from bulkjobs.wire.times import MAX_RETRY_AFTER_S, parse_expiry, parse_retry_after
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden"
@@ -276,6 +280,47 @@ def check_parsers(body: bytes, _: random.Random) -> None:
     is_line(None if envelope is None else str(envelope), 3_000)
     hint = find_job_hint(body)
     assert hint is None or (re.fullmatch(r"[A-Za-z0-9_-]{1,64}", hint) and hint.encode() in body)
+
+
+def check_job_list(body: bytes, _: random.Random) -> None:
+    try:
+        jobs = parse_job_list(body)
+    except MalformedAnswer as error:
+        is_line(str(error), 1_000)
+        return
+    if isinstance(jobs, ErrorAnswer):
+        is_line(str(jobs), 3_000)
+        return
+    for job in jobs:
+        is_line(job.word)
+        is_line(job.job_type)
+        assert job.credits is None or 0 <= job.credits < 10**18
+    names = {job.job_id for job in jobs}
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in names)
+    slowly = values_of(body, "jobid")
+    assert slowly is None or names == slowly, f"{names} are not the jobs of {slowly}"
+
+
+def check_results(body: bytes, _: random.Random) -> None:
+    try:
+        read = parse_results(body)
+    except MalformedAnswer as error:
+        is_line(str(error), 1_000)
+        return
+    if isinstance(read, ResultsLink):
+        try:
+            request = results_link_request(read.url, base_url="http://127.0.0.1:9/api/v1")
+        except ConfigError as error:
+            is_line(str(error))
+            return
+        assert request.url.startswith(("https://", "HTTPS://", "http://127.0.0.1:9")) or "://" in request.url
+        assert request.url.isascii()
+        assert request.url.isprintable()
+        assert not [name for name, _value in request.headers if name.lower() == "accesstoken"]
+        return
+    for one in read:
+        assert re.fullmatch(rb"[1-9][0-9]{0,18}", one)
+        assert body[:2] in (b"\x1f\x8b", b"PK") or one in body
 
 
 def check_token(body: bytes, _: random.Random) -> None:
@@ -609,6 +654,31 @@ COMMANDS: Final = (
 )  # fmt: skip
 
 
+LISTS: Final = (
+    (b'{"bulkJobs":[{"jobId":"v9qh2to86kg85s03trag","jobType":"contactDetails","jobStatus":"finished",'
+    b'"createdDate":"2015-09-08","creditsConsumed":90},{"jobId":"b-2","jobStatus":1,"creditsConsumed":0}]}'),
+    (b"<bulkJobs><bulkJob><jobId>a1</jobId><jobStatus>3</jobStatus></bulkJob><bulkJob><jobId>a2</jobId></bulkJob>"
+    b"</bulkJobs>"),
+    b'{"page":1,"bulkJobs":[]}', b"<bulkJobs/>", b'{"response":{"BulkJobs":{"bulkJob":{"JobId":"x"}}}}',
+)  # fmt: skip
+RESULTS: Final = (
+    b'contactId,name\r\n11,Ada\r\n22,"Bj\xc3\xb6rn, B"\r\n' * 3, b"\xef\xbb\xbfname,Contact ID\na,11\nb,22\n",
+    b'{"jobId":"a","resultsUrl":"https://files.example.com/a.csv?Expires=1&Signature=x"}',
+    b"<bulkJob><resultsUrl>http://127.0.0.1:9/_files/a.csv?Expires=1</resultsUrl></bulkJob>",
+    b"id,inputId,contactId\n1,2,11\n", b'{"status":"failed","message":"no rows"}',
+)  # fmt: skip
+
+
+def archives() -> list[bytes]:
+    found = [gzip.compress(text, mtime=0) for text in RESULTS]
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("a.csv"), RESULTS[0], compress_type=method)
+        found.append(out.getvalue())
+    return [*found, gzip.compress(b"contactId\n" + b"1\n" * 200_000)]
+
+
 def zipped() -> list[bytes]:
     good = [gzip.compress(text, mtime=0) for text in TEXTS]
     named = b"\x1f\x8b\x08\x08\0\0\0\0\0\xffids.txt\0" + gzip.compress(b"1\n2\n", mtime=0)[10:]
@@ -629,6 +699,8 @@ def targets() -> list[Target]:
         Target("answers", answers, check_parsers, 4),
         Target("tokens", [body for body in answers if b"oken" in body] * 3 + answers, check_token, 2),
         Target("verdicts", answers, check_verdict, 4),
+        Target("job-lists", (*LISTS, *answers), check_job_list, 3),
+        Target("results", (*RESULTS, *archives(), *LISTS), check_results, 3),
         Target("masking", answers, check_masking, 2),
         Target("times", TIMES, check_times, 4),
         Target("addresses", ADDRESSES, check_addresses, 4),

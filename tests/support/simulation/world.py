@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 import shutil
 import tempfile
@@ -358,10 +359,13 @@ class World:
     async def _settle_the_rest(self) -> None:
         """After the faults have stopped, an honest list settles everything, as far as it can prove anything.
 
-        A job that failed has no results to know it by, and a list that shows no job that is known proves nothing.
+        A job that failed has no results to know it by, and a list that shows no job that is known proves nothing; nor
+        does one for the first chunks of a new account, as it shows no job from before them.
         """
         summary = await self._finish()
-        provable = not self.scenario.config.job_failure_rate and self.watch.seen["accepted"] > 0
+        held = [json.loads(line) for line in _lines(self.run_dir / "held.jsonl")]
+        first = any("reach back so far" in (line["finding"] or "") for line in held)
+        provable = not self.scenario.config.job_failure_rate and self.watch.seen["accepted"] > 0 and not first
         if summary is not None and summary.ids["held"] and provable:
             self._judged.append(f"I14 with an honest list {summary.chunks['held']} chunks stay held")
         if summary is not None:
@@ -401,3 +405,7 @@ _END: Final[dict[End, Callable[[Process], object]]] = {
     End.STOP: _stop,
     End.CANCEL: lambda process: process.task.cancel(),
 }
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines() if path.exists() else []

@@ -219,6 +219,7 @@ class Town:
 
         clock = VirtualClock()
         settings = Settings(
+            on_unknown="hold",
             base_url="http://127.0.0.1:9/api/v1",
             access_token=Secret("token"),
             rate=None,
