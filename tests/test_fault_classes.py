@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import shutil
 import socket
 import ssl
@@ -26,9 +27,11 @@ from support.stage import CHUNK_IDS, Play, Run
 from test_evidence import crowded_port
 
 from bulkjobs.exits import Exit
+from bulkjobs.model import Cause, Evidence, NotApplied, Unknown, Verdict
 from bulkjobs.settings import Secret
 from bulkjobs.simulator import Span
 from bulkjobs.throttle import Throttle
+from bulkjobs.verdict import judge
 
 PLACES = ("start", "middle", "end")
 PAIRS = 24
@@ -346,6 +349,34 @@ async def test_two_faults_in_one_run_lose_nothing_and_pay_nothing_twice(
     run = await go(Run(tmp_path, [(first, at), (second, later)]), monkeypatch)
     assert_kept(run)
     assert run.judgements[-1].figures["held"] == 0, run.judgements[-1]
+
+
+def hopeful(evidence: Evidence) -> Verdict:
+    """Takes what is in doubt for what was not sent."""
+    verdict = judge(evidence)
+    return NotApplied(cause=Cause.NOT_SENT, reason="hope") if isinstance(verdict, Unknown) else verdict
+
+
+@pytest.mark.parametrize("number", [19, 22, 24, 27, 28, 29, 30, 32, 34, 43, 46])
+async def test_an_engine_that_sends_again_what_is_in_doubt_is_noticed(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So each of these is played: there is a job, and the client cannot know."""
+    monkeypatch.setattr("bulkjobs.worker.judge", hopeful)
+    play = CLASSES[number].plays[-1 if number == 46 else 0]
+    run = await go(Run(tmp_path, [(play, 3)]), monkeypatch)
+    assert run.judgements[-1].figures["paid_twice"] == CHUNK_IDS
+    assert run.judgements[-1].violations != []
+
+
+async def test_a_lock_out_that_outlasts_the_clients_is_met_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So class 38 is played."""
+    run = await go(Run(tmp_path, [(CLASSES[38].plays[0], 3)]), monkeypatch)
+    journal = (tmp_path / "books.posts.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["status"] == 429 for line in journal) > 1
+    assert_kept(run)
 
 
 async def test_no_submission_expects_to_be_asked_for_its_body() -> None:
