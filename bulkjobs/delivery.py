@@ -38,6 +38,7 @@ class Delivery:
         self._ledger = ledger
         self._sinks = sinks
         self._on_failure = on_failure
+        self._failed = False
 
     async def open(self) -> None:
         """Opens the sinks where the ledger knows they stood, and hands on what an earlier session left.
@@ -59,6 +60,7 @@ class Delivery:
                 await self._write([record, *records.receive_waiting()])
             await self.hand_on_backlog()  # what a worker that was cancelled could not hand on itself
         except SinkError as error:
+            self._failed = True
             self._on_failure(error)
             async for _ in records:
                 continue  # answers in flight still pass through here; the ledger keeps them for the next session
@@ -75,6 +77,8 @@ class Delivery:
         Raises:
             SinkError: a sink does not take it.
         """
+        if self._failed:
+            return  # what a sink took of the last group is not known: only opening it again takes that back
         async for backlog in self._backlog():
             await self._write(backlog)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
@@ -53,7 +54,8 @@ def _time(utc: float | None) -> str | None:
 
 
 def _held_line(row: VerdictRow, run_dir: RunDir) -> bytes:
-    name = shlex.quote(str(run_dir.path))
+    # A name on disk need not be text; a report is.
+    name = shlex.quote(os.fsencode(run_dir.path).decode("utf-8", "backslashreplace"))
     line = {
         "chunk": row.chunk,
         "digest": row.digest,

@@ -347,8 +347,8 @@ def test_without_another_token_the_run_stops() -> None:
     ],
 )
 def test_a_service_is_alive_when_it_lists_or_refuses_to(evidence: Evidence, expected: bool) -> None:
-    alive, requests = faked(lambda _: evidence, lambda one: one.alive())
-    assert alive is expected
+    trouble, requests = faked(lambda _: evidence, lambda one: one.trouble())
+    assert (trouble is None) is expected
     assert len(requests) == 1
 
 

@@ -304,7 +304,7 @@ def test_the_library_shows_no_secret(fault, tmp_path, caplog):
     async def work(server):
         settings = Settings(
             base_url=server.base_url, access_token=Secret(TOKEN), webhook=WEBHOOK, rate=None, max_active_jobs=None,
-            allow_http=True,
+            allow_http=True, on_unknown="hold",
         )  # fmt: skip
         seen.append(settings)
         async with Client(settings, run=tmp_path / "run", observers=[seen.append]) as client:

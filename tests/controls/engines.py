@@ -124,11 +124,11 @@ def _intends_after_sending() -> Iterator[None]:
 @contextmanager
 def _does_not_sync() -> Iterator[None]:
     def careless(path: Path) -> Database:
-        database = open_for_writing(path)
+        database = open_for_writing(path, check)
         database.execute("PRAGMA synchronous = OFF")
         return database
 
-    with mock.patch("bulkjobs.ledger.ledger.open_for_writing", careless):
+    with mock.patch("bulkjobs.ledger.keeper.open_for_writing", careless):
         yield
 
 

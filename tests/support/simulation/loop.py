@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from bulkjobs.errors import LedgerError
 from bulkjobs.ledger.schema import Database
-from bulkjobs.ledger.writer import _MOST_IN_A_GROUP, Operation, Writer, _Entry, _Outcome
+from bulkjobs.ledger.writer import _MOST_IN_A_GROUP, Keeper, Operation, Writer, _Entry, _Outcome
 from bulkjobs.testing import VirtualClockLoop
 from support.simulation.changes import WatchedDatabase
 from support.simulation.process import Process
@@ -122,8 +122,8 @@ class LoopWriter(Writer):
     are those of `Writer`.
     """
 
-    def __init__(self, name: str, connect: Callable[[], Database]) -> None:
-        super().__init__(name, connect)
+    def __init__(self, name: str, connect: Callable[[], Database], keeper: Keeper | None = None) -> None:
+        super().__init__(name, connect, keeper)
         self._clock = None  # nothing happens outside of the loop
         self._process = PROCESS.get()
         self._database: WatchedDatabase | None = None
