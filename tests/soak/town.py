@@ -92,7 +92,7 @@ class Town:
     def command(self) -> list[str]:
         """Is the command line of every session."""
         return [
-            "submit", "ids.txt", "--run", "the.run", "--json", "--quiet", *self.oracle.options(), *self._options,
+            "submit", "ids.txt", "--run", "the.run", "--json", *self.oracle.options(), *self._options,
         ]  # fmt: skip
 
     def start(self) -> Session:
