@@ -80,7 +80,6 @@ def test_short_runs_with_much_going_wrong_break_no_invariant() -> None:
     assert set(seen) >= MET
 
 
-@pytest.mark.xfail(strict=True, reason="a learned limit never rises again, and tokens age while they wait")
 def test_a_run_whose_limit_was_learned_from_stray_throttles_comes_to_an_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

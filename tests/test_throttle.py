@@ -471,7 +471,7 @@ class Pool:
     def run(self, work: int) -> None:
         outcomes: dict[int, Outcome] = {}
         self.fill(0.0)
-        for _ in range(20_000):
+        for _ in range(200_000):
             now, key, what, ticket = heapq.heappop(self.events)
             if what == "counted":
                 outcomes[key] = self.server.judge(now)

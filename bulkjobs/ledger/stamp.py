@@ -76,10 +76,13 @@ class Stamp:
                 try again: a failed sync must end the ledger.
         """
         self._run_id, self._attempts = run_id, _attempts(database)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._path, flags, 0o600)
+        # A file of its own that takes the place of the old one: a disk that is full takes half a line.
+        new = self._path.with_name(STAMP_NAME + ".new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(new, flags, 0o600)
         self._due = True
         self.write()
+        new.replace(self._path)
         sync_folder(self._run_dir)
         self._due = True  # the first attempts of the session stand in a new log
 
@@ -100,7 +103,10 @@ class Stamp:
             OSError: the disk fails.
         """
         text = f"bulkjobs 1 {self._run_id} {self._attempts:020d}"
-        os.pwrite(self._descriptor, f"{text} {_sum(text)}\n".encode(), 0)
+        line, written = f"{text} {_sum(text)}\n".encode(), 0
+        while written < len(line):
+            # A nearly full disk takes a part without an error.
+            written += os.pwrite(self._descriptor, line[written:], written)
         if self._due:
             os.fsync(self._descriptor)
         self._due = False

@@ -106,6 +106,7 @@ class _Campaign:
             self._empty_root()
             books, ended, after = self._with(fault)
             if not self._disk.fired:
+                self._disk.mend()  # else it would meet the campaign itself
                 break
             tried += 1
             codes[ended.code] += 1
