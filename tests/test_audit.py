@@ -220,8 +220,8 @@ def test_an_audit_changes_no_file(mixed):
 # --- runs that go on, or were killed ---
 
 
-def live(tmp_path: Path, at: int, look: Callable[[Path], Any], **options: Any) -> Any:
-    """Looks at a run in the middle of its session, while its n-th request is out."""
+def live(tmp_path: Path, at: int, look: Callable[[Path], Any], *, stops: bool = False, **options: Any) -> Any:
+    """Looks at a run in the middle of its session, while its n-th request is out; `stops`: nothing goes on meanwhile."""
     seen: list[Any] = []
     count = 0
 
@@ -229,7 +229,8 @@ def live(tmp_path: Path, at: int, look: Callable[[Path], Any], **options: Any) -
         nonlocal count
         count += 1
         if count == at:
-            seen.append(await asyncio.to_thread(look, tmp_path / "run"))
+            run_dir = tmp_path / "run"
+            seen.append(look(run_dir) if stops else await asyncio.to_thread(look, run_dir))
 
     source = options.pop("source", None) or tmp_path / "ids.txt"
     if isinstance(source, Path):
@@ -268,7 +269,7 @@ def test_a_killed_run_agrees_and_tells_what_was_in_flight(tmp_path, at, workers)
     def look(run_dir: Path) -> None:
         crash_image(run_dir, tmp_path / "image")
 
-    live(tmp_path, at, look, workers=workers)
+    live(tmp_path, at, look, stops=True, workers=workers)
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "image").rename(tmp_path / "run")
     audit = audit_run(tmp_path / "run")
@@ -293,7 +294,7 @@ def test_half_a_line_behind_what_is_delivered_is_told_and_no_difference(tmp_path
         with (tmp_path / "image" / "invalid.jsonl").open("ab") as file:
             file.write(b'{"source": "')
 
-    live(tmp_path, 50, look)
+    live(tmp_path, 50, look, stops=True)
     (tmp_path / "image" / "summary.json").unlink(missing_ok=True)
     doctor(tmp_path / "image", "UPDATE run SET source_finished = 0")
     audit = audit_run(tmp_path / "image")
@@ -310,7 +311,7 @@ def test_a_record_of_a_chunk_that_was_not_accepted_is_found_in_a_killed_run(tmp_
         with (tmp_path / "image" / "jobs.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    live(tmp_path, 50, look)
+    live(tmp_path, 50, look, stops=True)
     assert_found(
         audit_run(tmp_path / "image"), r"sink: .*chunk 60 with job forgotten, of which the ledger knows"
     )

@@ -47,6 +47,8 @@ class Tokens:
     async def token(self) -> str:
         return self.tokens[0]
 
+    last_token = token
+
     async def refresh(self, refused: str, reason: str) -> None:
         if len(self.tokens) == 1:
             raise AuthError("There is no other token.")

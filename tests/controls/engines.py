@@ -123,7 +123,7 @@ def _intends_after_sending() -> Iterator[None]:
 
 @contextmanager
 def _does_not_sync() -> Iterator[None]:
-    def careless(path: Path) -> Database:
+    def careless(path: Path, check: Callable[..., None]) -> Database:
         database = open_for_writing(path, check)
         database.execute("PRAGMA synchronous = OFF")
         return database

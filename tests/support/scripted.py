@@ -67,6 +67,10 @@ def run_with(
 
     async def serve(request: Request) -> Evidence:
         nonlocal count
+        if (
+            request.kind is RequestKind.LIST
+        ):  # whether the server answers, after a session with unknown outcomes
+            return answered(200, b'{"bulkJobs": []}')
         assert request.kind is RequestKind.SUBMIT
         ids = [int(one) for one in request.body.split(b"\n")]
         if leaving is not None:
