@@ -160,6 +160,11 @@ class Run:
         self._books = folder / "books"
         self.names = Names(self)
 
+    @property
+    def run_dir(self) -> Path:
+        """Is the run directory."""
+        return self._folder / "the.run"
+
     async def go(self) -> Judgement:
         """Holds what is in doubt, then settles it; the judge looks after each session."""
         rules = [
@@ -218,7 +223,7 @@ class Run:
         for on_unknown in ("hold", *["reconcile"] * (SESSIONS - 1)):
             code = await self._session(Settings(on_unknown=on_unknown, **settings))  # type: ignore[arg-type]
             self.sessions.append(code)
-            self.judgements.append(judge_run([self._source], self._books, self._folder / "the.run"))
+            self.judgements.append(judge_run([self._source], self._books, self.run_dir))
             if on_unknown == "reconcile" and code in (Exit.ACCEPTED, Exit.PARTS_REFUSED, Exit.HELD):
                 break
 
@@ -232,7 +237,7 @@ class Run:
                 clock=self._clock,
                 ssl_context=ssl_context,
             ) as transport,
-            Client(settings, run=self._folder / "the.run", transport=transport, clock=self._clock) as client,
+            Client(settings, run=self.run_dir, transport=transport, clock=self._clock) as client,
         ):
             return (await client.run(self._source)).exit_code
 
