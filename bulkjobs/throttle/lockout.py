@@ -1,0 +1,88 @@
+"""The lock-out: a throttle answer closes the account, and a probe opens it again step by step.
+
+The first throttle answer closes the account until every request in flight has ended and the lock-out period,
+with a margin, has passed since the last end of any request. Then a slow start: one request goes out, the probe;
+once it is answered, at most as many requests are in flight as were answered since the lock-out, so 1, 2, 4, …
+per round trip, up to N. A probe that is throttled, or of which nothing comes back, begins the lock-out anew.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum, auto
+from typing import Final
+
+from bulkjobs.throttle.decisions import Outcome
+
+__all__ = ["LOCKOUT_MARGIN", "MAX_RETRY_AFTER_S", "Lockout", "Phase"]
+
+LOCKOUT_MARGIN: Final = 1.03
+"""The lock-out is kept 3 % longer than configured (9 s of 300): a request into it may begin it anew."""
+
+MAX_RETRY_AFTER_S: Final = 86_400.0
+"""A server that asks for more than a day has made a mistake; after a day it is probed with one request."""
+
+
+class Phase(Enum):
+    """Is how far the account is closed."""
+
+    OPEN = auto()
+    LOCKED = auto()
+    PROBING = auto()
+    RAMPING = auto()
+
+
+class Lockout:
+    """Keeps the account closed after a throttle answer and opens it again step by step."""
+
+    __slots__ = ("_answered", "_hold_s", "phase", "until")
+
+    def __init__(self, lockout_s: float) -> None:
+        self.phase = Phase.OPEN
+        self.until = -math.inf
+        self._hold_s = lockout_s * LOCKOUT_MARGIN
+        self._answered = 0
+
+    def opens_at(self, now: float, in_flight: int) -> float:
+        """Gives when the account may be open; not later than `now` if it is."""
+        if self.phase is Phase.OPEN:
+            return now
+        if self.phase is Phase.LOCKED and not in_flight:
+            return self.until
+        if self.phase is Phase.RAMPING and in_flight < self._answered:
+            return now
+        return math.inf
+
+    def started(self) -> None:
+        """Takes the start of a request: the first one into a lock-out that is over is its probe."""
+        if self.phase is Phase.LOCKED:
+            self.phase = Phase.PROBING
+
+    def ended(self, now: float, outcome: Outcome, retry_after_s: float | None, ramp_end: float) -> None:
+        """Takes the end of a request; `ramp_end` is how many answers open the account wholly."""
+        if outcome is Outcome.THROTTLED:
+            self._close(now, retry_after_s)
+        elif outcome is Outcome.NOT_SENT:
+            if self.phase is Phase.PROBING:
+                self.phase = Phase.LOCKED
+        elif self.phase is Phase.LOCKED or (self.phase is Phase.PROBING and outcome is Outcome.UNKNOWN_END):
+            self._close(now, None)
+        elif outcome is Outcome.ANSWERED:
+            self._step_up(ramp_end)
+
+    def restore(self, now: float, until: float) -> None:
+        """Takes up a stored lock-out; one that ended lately still has to be probed."""
+        if until > now - self._hold_s:
+            self.until = min(until, now + max(self._hold_s, MAX_RETRY_AFTER_S))
+            self.phase = Phase.LOCKED
+
+    def _close(self, now: float, retry_after_s: float | None) -> None:
+        # A comparison with NaN is false, so nonsense asks for nothing.
+        asked_s = min(retry_after_s, MAX_RETRY_AFTER_S) if retry_after_s and retry_after_s > 0 else 0.0
+        self.until = max(self.until, now + max(self._hold_s, asked_s))
+        self.phase = Phase.LOCKED
+        self._answered = 0
+
+    def _step_up(self, ramp_end: float) -> None:
+        self._answered += 1
+        self.phase = Phase.RAMPING if self._answered < ramp_end else Phase.OPEN
