@@ -18,11 +18,11 @@ ROWS = (
     ("settings", "events", "ports", "endpoints", "lifecycle", "chunking", "splitting", "halt", "rundir"),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
     ("wire", "backoff", "throttle", "breaker", "matching", "sources", "sinks", "ledger"),
-    ("verdict", "account", "api", "nonce"),
+    ("verdict", "account", "api", "nonce", "pool"),
     # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
     ("opening", "intake", "delivery", "tracker", "outage", "reconciler", "reports", "audit"),
     # The life of one chunk, which takes over from the intake.
-    ("worker", "access"),
+    ("worker", "access", "control"),
     ("engine",),
     ("client", "observers", "simulator", "testing"),
     ("cli",),

@@ -189,6 +189,8 @@ class Gate:
         self._stored_until = -math.inf
         self._announced_until = -math.inf
         self._slots_announced = False
+        self._held_back = False
+        """A person has told submits to wait."""
 
     def restore(
         self,
@@ -227,6 +229,48 @@ class Gate:
     def rate(self) -> Rate | None:
         """Is the account's limit in force, as configured or learned; None for none."""
         return self._rate
+
+    @property
+    def limit(self) -> int | None:
+        """Is how many requests a window may hold; None for no limit."""
+        return self._throttle.limit
+
+    @property
+    def used(self) -> int:
+        """Is how many of them are used up at the moment."""
+        return self._throttle.used(self._loop.time())
+
+    @property
+    def in_flight(self) -> int:
+        """Is how many requests of the account have not ended."""
+        return self._throttle.in_flight
+
+    @property
+    def locked_until_utc(self) -> float | None:
+        """Is when the lock-out that is in force ends, in Unix seconds; None when there is none."""
+        if not self._throttle.locked_out:
+            return None
+        return self._clock.utc() + max(0.0, self._throttle.locked_until - self._loop.time())
+
+    @property
+    def paused(self) -> bool:
+        """Tells whether a person has told submits to wait."""
+        return self._held_back
+
+    def pause(self) -> None:
+        """Lets submits wait until `resume`. Everything else goes on, and so do those in flight."""
+        self._held_back = True
+
+    def resume(self) -> None:
+        """Ends what `pause` began."""
+        self._held_back = False
+        self._pump()
+
+    def set_rate(self, rate: Rate | None) -> None:
+        """Puts another limit in force at once. None is for no limit."""
+        self._throttle.set_rate(rate, self._loop.time())
+        self._rate = rate
+        self._pump()
 
     async def admit(self, kind: RequestKind) -> Permit:
         """Waits until a request of a kind may go.
@@ -352,6 +396,8 @@ class Gate:
         self._timer = None if wake_at == math.inf else self._loop.call_at(wake_at, self._pump)
 
     def _decide(self, kind: RequestKind, now: float) -> Decision:
+        if kind is RequestKind.SUBMIT and self._held_back:
+            return WaitUntil(math.inf, "a person has told it to wait")
         if kind is RequestKind.SUBMIT and not self._breaker.lets_through:
             return WaitUntil(math.inf, "the outcomes of the last submissions are unknown")
         return self._throttle.decide(kind, now)

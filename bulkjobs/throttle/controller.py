@@ -109,6 +109,22 @@ class Throttle:
         return Rate(count=self._window.limit, period_s=self._window.window_s)
 
     @property
+    def in_flight(self) -> int:
+        """Is how many requests have not ended."""
+        return self._in_flight
+
+    def used(self, now: float) -> int:
+        """Counts the tokens in use."""
+        return 0 if self._window is None else self._window.held(now) + self._in_flight
+
+    def set_rate(self, rate: Rate | None, now: float) -> None:
+        """Puts another limit in force."""
+        window = None if rate is None else Window(rate, GRACE_S)
+        if window is not None:
+            window.restore(now, [(now, now)] * (0 if self._window is None else self._window.held(now)))
+        self._window = window
+
+    @property
     def locked_out(self) -> bool:
         """Tells whether the account is closed, its probe included: no answer has shown it open again."""
         return self._lockout.phase in (Phase.LOCKED, Phase.PROBING)
