@@ -16,14 +16,14 @@ from bulkjobs.events import Event
 from bulkjobs.halt import Halt
 from bulkjobs.ledger import Ledger, OpenJob
 from bulkjobs.ports import Clock, Transport
-from bulkjobs.settings import Settings
+from bulkjobs.settings import MOST_WORKERS, Settings
 from bulkjobs.throttle import GRACE_S, Throttle
 from bulkjobs.tracker import Tracker
 
 __all__ = ["Access", "open_access"]
 
 _SPARE_CONNECTIONS: Final = 8
-"""Beside the workers': other requests never wait for a connection."""
+"""Beside those of as many workers as there can ever be: no request waits for a connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ async def open_access(
         if transport is None:
             transport = await stack.enter_async_context(
                 HttpTransport(
-                    connections=settings.workers + _SPARE_CONNECTIONS,
+                    connections=MOST_WORKERS + _SPARE_CONNECTIONS,
                     request_timeout_s=settings.request_timeout_s,
                     connect_timeout_s=settings.connect_timeout_s,
                     clock=clock,
@@ -125,7 +125,7 @@ async def _gate(
     )
     gate = Gate(
         throttle,
-        pace=settings.effective_pace,
+        pace=settings.pace,
         clock=clock,
         observer=emit,
         on_lockout=ledger.lockout,
@@ -135,14 +135,11 @@ async def _gate(
     # What began, or ended, longer ago than this cannot count any more.
     counts_s = window_s + settings.request_timeout_s + GRACE_S
     state = await ledger.account_state(clock.utc() - counts_s)
-    locked_until_utc = state.locked_until_utc
-    if probe or any(ended_utc is None for _, ended_utc in state.history):
-        # One of the answers that died with the process may have been a lock-out: one request finds out.
-        # To a status request as well as to a submission.
-        locked_until_utc = max(locked_until_utc or 0.0, clock.utc())
     gate.restore(
         history_utc=state.history,
-        locked_until_utc=locked_until_utc,
+        locked_until_utc=state.locked_until_utc,
+        # One of the answers that died with the process may have been a throttle, to a submission or to another.
+        suspect=probe or any(ended_utc is None for _, ended_utc in state.history),
         learned_limit=state.learned_limit,
         open_jobs=[job.job_id for job in state.open_jobs],
     )

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, TypeVar, assert_never, cast
 
 from bulkjobs.errors import BulkJobsError, ConfigError
 from bulkjobs.settings import OPTIONS, Rate
+from bulkjobs.settings.values import duration_text
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -131,11 +132,17 @@ def words_of(command: Command) -> tuple[str, str | None]:
         case Drain():
             return "drain", None
         case SetRate(rate):
-            return "rate", "none" if rate is None else str(rate)
+            return "rate", _rate_text(rate)
         case SetWorkers(count):
             return "workers", str(count)
         case _:
             assert_never(command)
+
+
+def _rate_text(rate: Rate | None) -> str:
+    if rate is None:
+        return "none"
+    return f"auto/{duration_text(rate.period_s)}" if rate.auto else str(rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

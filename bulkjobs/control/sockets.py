@@ -16,6 +16,7 @@ __all__ = ["SOCKET_NAME", "Listener", "connect", "listen", "origin_of"]
 
 SOCKET_NAME: Final = "control.sock"
 _MODE: Final = 0o600
+_ROOT: Final = 0
 _LONGEST_ADDRESS: Final = 103
 """Bytes. Linux has room for 107 and a NUL, the BSDs for 103."""
 _WAITING: Final = 16
@@ -123,4 +124,4 @@ def origin_of(fd: int) -> tuple[str, bool]:
     with socket.socket(fileno=os.dup(fd)) as sock:
         told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", told)
-    return f"control, uid {uid}, pid {pid}", uid in (os.geteuid(), 0)
+    return f"control, uid {uid}, pid {pid}", uid in (os.geteuid(), _ROOT)

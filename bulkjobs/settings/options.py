@@ -15,6 +15,7 @@ from typing import Final
 from bulkjobs.errors import ConfigError
 from bulkjobs.settings.values import (
     DAY_S,
+    MOST_WORKERS,
     Rate,
     duration_text,
     parse_duration,
@@ -133,11 +134,14 @@ def _time(high_s: float) -> Kind:
     )
 
 
-def _rate(*words: str) -> Kind:
+def _rate(*words: str, auto: bool) -> Kind:
     return Kind(
-        may_be="N/TIME with N from 1 to 10,000,000 and TIME above 0 and up to 1d, such as 900/5m, or none",
+        may_be="N/TIME with N from 1 to 10,000,000 and TIME above 0 and up to 1d, such as 900/5m, or "
+        + ("auto, auto/TIME or none" if auto else "none"),
         parse=parse_rate,
-        holds=lambda value: value is None or isinstance(value, Rate) or value in words,
+        holds=lambda value: (
+            value is None or (isinstance(value, Rate) and auto >= value.auto) or value in words
+        ),
     )
 
 
@@ -214,7 +218,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--workers",
         field="workers",
-        kind=_count(1, 1024),
+        kind=_count(1, MOST_WORKERS),
         metavar="N",
         default="8",
         help="Requests in flight at most.",
@@ -222,10 +226,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--rate",
         field="rate",
-        kind=_rate(),
+        kind=_rate(auto=True),
         metavar="N/TIME",
         default="900/5m",
-        help="Requests the account may make in any such period; none for no limit.",
+        help="Requests the account may make in any such period; none for no limit, auto to find it out.",
     ),
     Option(
         name="--lockout",
@@ -238,7 +242,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--pace",
         field="pace",
-        kind=_rate("default"),
+        kind=_rate("default", auto=False),
         metavar="N/TIME",
         default="4 times --rate, at least 10/1s",
         help="Short-term pace within --rate; none for as fast as the workers go.",
