@@ -91,7 +91,14 @@ class Pool(Generic[T]):
 
                 def add() -> None:
                     seat = Seat(items)
-                    seat.task = group.create_task(work(seat))
+                    worker = work(seat)
+                    try:
+                        seat.task = group.create_task(worker)
+                    except (
+                        RuntimeError
+                    ):  # one has failed, or all are being cancelled: the others are about to end
+                        worker.close()
+                        return
                     seat.task.add_done_callback(lambda _: self._seats.remove(seat))
                     self._seats.append(seat)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -513,4 +514,14 @@ def test_a_process_is_controlled_killed_and_controlled_again(
             ).violations
             == []
         )
-    assert [word for _, word, _ in commands_of(run_dir)] == ["pause", "workers", "drain"]
+    assert main(["status", str(run_dir), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert not told["paused"]
+    assert [(row["session"], row["command"], row["value"]) for row in told["control"]] == [
+        (1, "pause", None),
+        (1, "workers", "1"),
+        (2, "drain", None),
+    ]
+    assert {row["origin"].partition(", pid")[0] for row in told["control"]} == {
+        f"control, uid {os.geteuid()}"
+    }

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from support.loops import on_both_loops
 
 from bulkjobs.control import server as server_module
 from bulkjobs.control import sockets
@@ -90,6 +91,7 @@ async def until(condition):
 # A request and its answer
 
 
+@on_both_loops
 async def test_a_request_is_answered_and_the_connection_ended(tmp_path):
     async with serving(tmp_path) as side:
         assert read_answer(await exchanged(tmp_path, request_line(SetWorkers(3)))) == STATE
@@ -98,6 +100,7 @@ async def test_a_request_is_answered_and_the_connection_ended(tmp_path):
     assert origin == f"control, uid {os.geteuid()}, pid {os.getpid()}"
 
 
+@on_both_loops
 async def test_a_line_may_come_in_pieces(tmp_path):
     async with serving(tmp_path) as side:
         reader, writer = await opened(tmp_path)
@@ -109,6 +112,7 @@ async def test_a_line_may_come_in_pieces(tmp_path):
         assert [command for command, _ in side.told] == [Pause()]
 
 
+@on_both_loops
 async def test_who_has_nothing_more_to_say_may_still_listen(tmp_path):
     async with serving(tmp_path) as side:
         side.may_answer.clear()
@@ -121,6 +125,7 @@ async def test_who_has_nothing_more_to_say_may_still_listen(tmp_path):
         writer.close()
 
 
+@on_both_loops
 async def test_commands_are_carried_out_one_after_the_other(tmp_path):
     async with serving(tmp_path) as side:
         side.may_answer.clear()
@@ -135,6 +140,7 @@ async def test_commands_are_carried_out_one_after_the_other(tmp_path):
         assert [command for command, _ in side.told] == [SetWorkers(1), SetWorkers(2)]
 
 
+@on_both_loops
 async def test_a_client_that_left_before_its_answer_disturbs_nobody(tmp_path):
     async with serving(tmp_path) as side:
         side.may_answer.clear()
@@ -153,6 +159,7 @@ async def test_a_client_that_left_before_its_answer_disturbs_nobody(tmp_path):
     "garbage",
     [b"\n", b"pause\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x00\xff\n" * 100, b"[" * 4000 + b"\n"],
 )
+@on_both_loops
 async def test_garbage_is_told_what_it_is(tmp_path, garbage):
     async with serving(tmp_path) as side:
         answer = read_answer(await exchanged(tmp_path, garbage))
@@ -161,6 +168,7 @@ async def test_garbage_is_told_what_it_is(tmp_path, garbage):
 
 
 @pytest.mark.parametrize("piece", [b"x" * 10_000_000, b'{"bulkjobs": 1, "why": "' + b"y" * 10_000])
+@on_both_loops
 async def test_a_line_without_an_end_is_not_kept(tmp_path, piece):
     async with serving(tmp_path) as side:
         reader, writer = await opened(tmp_path)
@@ -171,6 +179,7 @@ async def test_a_line_without_an_end_is_not_kept(tmp_path, piece):
         assert side.told == []
 
 
+@on_both_loops
 async def test_a_connection_that_ends_before_its_line_is_no_command(tmp_path):
     async with serving(tmp_path) as side:
         reader, writer = await opened(tmp_path)
@@ -181,6 +190,7 @@ async def test_a_connection_that_ends_before_its_line_is_no_command(tmp_path):
         assert side.told == []
 
 
+@on_both_loops
 async def test_only_the_first_line_of_a_connection_counts(tmp_path):
     async with serving(tmp_path) as side:
         said = await exchanged(tmp_path, request_line(SetWorkers(1)) + request_line(SetWorkers(2)))
@@ -188,6 +198,7 @@ async def test_only_the_first_line_of_a_connection_counts(tmp_path):
         assert [command for command, _ in side.told] == [SetWorkers(1)]
 
 
+@on_both_loops
 async def test_of_too_many_connections_the_latest_are_closed_unheard(tmp_path):
     async with serving(tmp_path) as side:
         idle = [await opened(tmp_path) for _ in range(server_module._MOST_CONNECTIONS)]
@@ -203,6 +214,7 @@ async def test_of_too_many_connections_the_latest_are_closed_unheard(tmp_path):
 
 
 @pytest.mark.parametrize("begun", [b"", b'{"bulkjobs": 1'])
+@on_both_loops
 async def test_a_connection_without_a_line_is_closed_after_a_while(tmp_path, monkeypatch, begun):
     monkeypatch.setattr(server_module, "_PATIENCE_S", 0.0)
     async with serving(tmp_path) as side:
@@ -214,6 +226,7 @@ async def test_a_connection_without_a_line_is_closed_after_a_while(tmp_path, mon
         assert side.told == []
 
 
+@on_both_loops
 async def test_whoever_does_not_read_the_answer_costs_nothing(tmp_path):
     """It fits into what the system keeps; the connection is closed behind it."""
     async with serving(tmp_path) as side:
@@ -225,6 +238,7 @@ async def test_whoever_does_not_read_the_answer_costs_nothing(tmp_path):
         sock.close()
 
 
+@on_both_loops
 async def test_another_user_is_refused(tmp_path, monkeypatch):
     """The mode of the socket keeps that one out; this is for a system or a folder where it does not."""
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
@@ -238,6 +252,7 @@ async def test_another_user_is_refused(tmp_path, monkeypatch):
         assert side.told == []
 
 
+@on_both_loops
 async def test_where_the_system_does_not_tell_who_asks_the_origin_has_no_name(tmp_path, monkeypatch):
     monkeypatch.delattr(socket, "SO_PEERCRED")
     async with serving(tmp_path) as side:
@@ -293,6 +308,7 @@ def test_what_a_killed_process_left_is_replaced(tmp_path):
     listener.close()
 
 
+@on_both_loops
 async def test_a_run_directory_may_have_a_name_longer_than_an_address(tmp_path):
     run_dir = tmp_path / ("n" * 120) / "the.run"
     run_dir.mkdir(parents=True)
@@ -354,6 +370,7 @@ async def test_where_there_can_be_no_socket_the_work_is_done_and_that_is_told_on
     assert open_files() == descriptors
 
 
+@on_both_loops
 async def test_the_socket_is_there_as_long_as_the_work(tmp_path):
     during = []
 
@@ -366,6 +383,7 @@ async def test_the_socket_is_there_as_long_as_the_work(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@on_both_loops
 async def test_work_that_fails_takes_the_socket_away_and_leaves_nobody_waiting(tmp_path):
     async def work():
         reader, writer = await opened(tmp_path)

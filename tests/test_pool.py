@@ -190,6 +190,30 @@ async def test_what_breaks_one_worker_ends_all(work):
     assert told.group_contains(ValueError, match="7")
 
 
+async def test_a_size_that_comes_while_the_workers_are_broken_off_adds_none(work):
+    pool = Pool(1)
+    broken_off, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end(items):
+        work.most += 1
+        try:
+            async for _ in items:
+                pass
+        finally:
+            broken_off.set()
+            await may_end.wait()
+
+    running = asyncio.create_task(pool.run(slow_to_end, work.items))
+    await settled()
+    running.cancel()
+    await broken_off.wait()
+    pool.resize(3)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert work.most == 1
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_whatever_the_sizes_each_item_is_done_once(work, seed):
     chance = random.Random(seed)

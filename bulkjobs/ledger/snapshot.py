@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bulkjobs.ledger import queries
-from bulkjobs.ledger.controlling import paused_by
+from bulkjobs.ledger.controlling import control_rows, paused_by
 from bulkjobs.ledger.lock import lock_owner
 from bulkjobs.ledger.schema import DATABASE_NAME, Database, reading
 from bulkjobs.ledger.values import RunSnapshot
@@ -40,6 +40,7 @@ def _snapshot(database: Database, owner: str | None) -> RunSnapshot:
         open_jobs=queries.open_jobs(database),
         # What an open session was told is true of the process that has the run, and of no other.
         paused_by=None if owner is None else paused_by(database),
+        controls=control_rows(database),
         exit_code=exit_code,
         stop_reason=stop_reason,
         owner=owner,

@@ -201,6 +201,8 @@ class RunSnapshot:
     open_jobs: list[OpenJob]
     paused_by: ControlRow | None
     """The command that makes the process wait that works on the run now; None when nothing does."""
+    controls: list[ControlRow]
+    """What people told its sessions while these worked, in order."""
     exit_code: int | None
     """Of the last session; None while it lasts, after a crash, and before the first."""
     stop_reason: str | None
