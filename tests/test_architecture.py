@@ -150,7 +150,7 @@ def test_the_http_client_is_used_in_one_place():
         ("aiolimiter", {"account"}),
         ("lxml", {"wire"}),
         ("numpy", {"chunking", "seen", "simulator"}),
-        ("sqlite3", {"ledger"}),
+        ("sqlite3", {"account", "ledger"}),
         ("typer", {"cli"}),
         ("uvloop", {"cli"}),
     ],
