@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from bulkjobs.access import Access, open_access
 from bulkjobs.account.auth import check_credentials
 from bulkjobs.breaker import IN_A_ROW
+from bulkjobs.budget import Budget
 from bulkjobs.channel import Channel
 from bulkjobs.chunking import Chunker
 from bulkjobs.delivery import Delivery
@@ -285,14 +286,18 @@ class Engine:
         chunks: Channel[Planned] = Channel(self._settings.workers)
         records: Channel[JobRecord] = Channel(_RECORDS_WAITING)
 
+        cap = self._settings.spend_cap
+        budget = Budget(cap, spent=0 if cap is None else await session.ledger.spent_ids())
+
         def stop_sending(_reason: str) -> None:
             access.gate.stop_submits()
             chunks.abort()
+            budget.close()
 
         self._halt.on_pull(stop_sending)
         if self._halt.pulled:
             stop_sending("")
-        worker = self._worker(session, records)
+        worker = self._worker(session, records, budget)
         async with _first_error(), asyncio.TaskGroup() as group:
             delivering = group.create_task(delivery.run(records))
             tracking = None if access.tracker is None else group.create_task(access.tracker.run())
@@ -324,7 +329,7 @@ class Engine:
         except SinkError as error:
             self._halt.pull(Exit.STORAGE, str(error))
 
-    def _worker(self, session: _Session, records: Channel[JobRecord]) -> Worker:
+    def _worker(self, session: _Session, records: Channel[JobRecord], budget: Budget) -> Worker:
         access, run = session.access, session.run
         submission = Submission(
             run_id=run.run_id,
@@ -348,6 +353,7 @@ class Engine:
             records=records,
             jitter=self._jitter,
             bisect=self._settings.bisect,
+            budget=budget,
         )
 
     def _on_sink_failure(self, error: SinkError) -> None:

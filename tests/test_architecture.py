@@ -15,7 +15,18 @@ ROWS = (
     # Words and values that stand for themselves.
     ("errors", "model", "clock", "ids", "seen", "channel", "exits", "jsonlines", "forking"),
     # What the pieces agree on, and pure rules over these values.
-    ("settings", "events", "ports", "endpoints", "lifecycle", "chunking", "splitting", "halt", "rundir"),
+    (
+        "settings",
+        "events",
+        "ports",
+        "endpoints",
+        "lifecycle",
+        "chunking",
+        "splitting",
+        "halt",
+        "budget",
+        "rundir",
+    ),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
     ("wire", "backoff", "throttle", "breaker", "matching", "sources", "sinks", "ledger"),
     ("verdict", "account", "api", "nonce"),

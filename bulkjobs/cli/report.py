@@ -19,7 +19,7 @@ _OUTCOMES: Final = {
     Exit.USAGE: "Stopped by a setting or a source that cannot be used.",
     Exit.PARTS_REFUSED: "Finished; some ids are invalid or were refused.",
     Exit.HELD: "Some chunks are held: nobody can know from here whether the server made jobs of them.",
-    Exit.STOPPED: "Stopped by quota, credentials or a server that is set up otherwise.",
+    Exit.STOPPED: "Stopped by quota, the spend cap, credentials or a server that is set up otherwise.",
     Exit.STORAGE: "The ledger or a sink could not be written.",
     Exit.SIGINT: "Stopped by SIGINT with work left.",
     Exit.SIGTERM: "Stopped by SIGTERM with work left.",

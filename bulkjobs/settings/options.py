@@ -318,6 +318,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Divide a chunk that is refused for bad ids until only they are left; each part is a job of its own.",
     ),
     Option(
+        name="--spend-cap",
+        field="spend_cap",
+        kind=_count(1, 999_999_999_999, none=True),
+        metavar="IDS",
+        default="none",
+        help="Most ids that may be accepted, held or in flight, over all sessions of the run.",
+    ),
+    Option(
         name="--poll",
         field="poll_s",
         kind=_time(DAY_S),
