@@ -30,6 +30,7 @@ from bulkjobs.endpoints import endpoint_named
 from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, SourceError
 from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, RunStarted, Stopping
 from bulkjobs.exits import Exit, exit_code
+from bulkjobs.forecasting import Forecaster
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
 from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
@@ -229,6 +230,9 @@ class Engine:
         """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""
         if self._reconciles and session.run.baseline_utc is None and await session.ledger.is_untouched():
             await self._unless_halted(self._reconciler(session).take_baseline())
+        if self._settings.forecast:
+            forecaster = Forecaster(self._settings, self._endpoint, session.access.reader, session.ledger)
+            await self._unless_halted(forecaster.run(session.sources, self._clock, self._emit))
         session.access.gate.recall_outcomes(await session.ledger.unknown_in_a_row(IN_A_ROW))
         await self._let_stages_work(session)
         for _ in range(_MOST_PASSES):

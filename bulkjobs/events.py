@@ -25,6 +25,8 @@ __all__ = [
     "Observer",
     "OneSubmitTries",
     "PollFailed",
+    "QuotaRead",
+    "QuotaUnknown",
     "RunFinished",
     "RunFinishedBefore",
     "RunStarted",
@@ -155,6 +157,33 @@ class ChunkStaysHeld:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaRead:
+    """What is left of the quota before the first submission of a session, and what the run needs."""
+
+    allocated: int
+    consumed: int
+    undebited: int
+    """Ids of this run that the server may not have counted yet."""
+    allowance: int
+    """What others may have spent that it has not counted either."""
+    left: int
+    """What remains when all of these are taken away."""
+    needed: int | None
+    """Ids still to be sent; None if nobody can tell."""
+    exact: bool
+    """These were counted, and not estimated."""
+    fits: bool | None
+    """None if nobody can tell. If not, the run goes on all the same, until the server refuses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaUnknown:
+    """What is left of the quota could not be read. The run goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptNotApplied:
     """An attempt had no effect and the chunk waits to go out again."""
 
@@ -268,6 +297,8 @@ Event = (
     | ReconcileWaits
     | ChunkSettled
     | ChunkStaysHeld
+    | QuotaRead
+    | QuotaUnknown
     | AttemptNotApplied
     | LockedOut
     | LockoutEnded

@@ -202,14 +202,10 @@ class JobReader:
 
     async def _usage_of(self, month: str) -> Usage | Unreadable:
         try:
-            answer = _body(
-                await self._ask(
-                    lambda token: usage_request(
-                        base_url=self._base_url, month=month, token=token, accept=self._accept
-                    ),
-                    _Hurried(self._transport, _USAGE_WAIT_S),
-                )
-            )
+            # Without a second try after a 401: it may mean that this key may not know, and must not end a run.
+            token = await self._auth.token()
+            request = usage_request(base_url=self._base_url, month=month, token=token, accept=self._accept)
+            answer = _body(await self._exchange(request, _Hurried(self._transport, _USAGE_WAIT_S)))
             usage = answer if isinstance(answer, Unreadable) else parse_usage(answer)
         except MalformedAnswer as error:
             return Unreadable(reason=str(error))
@@ -262,14 +258,14 @@ class JobReader:
             accept=self._accept,
         )
 
-    async def _ask(self, request: Callable[[str], Request], transport: Transport | None = None) -> Evidence:
+    async def _ask(self, request: Callable[[str], Request]) -> Evidence:
         """Asks once, and once more with a new token if the server does not take this one."""
         token = await self._auth.token()
-        evidence = await self._exchange(request(token), transport)
+        evidence = await self._exchange(request(token))
         if evidence.status == _UNAUTHORIZED:
             await self._auth.refresh(token, "HTTP 401 when asked for jobs")
             token = await self._auth.token()
-            evidence = await self._exchange(request(token), transport)
+            evidence = await self._exchange(request(token))
         if evidence.status not in (None, _UNAUTHORIZED):
             self._auth.worked(token)
         return evidence

@@ -128,3 +128,14 @@ class LedgerReader:
     async def planned_ids(self) -> int:
         """Gives how many ids were read and are to be sent."""
         return await self._writer.call(spending.planned_ids)
+
+    async def undebited_ids(self, accepted_since_utc: float, begun_since_utc: float) -> int:
+        """Gives how many ids there is a job of, or may be one, that the server may not have debited.
+
+        Args:
+            accepted_since_utc: jobs not seen to begin count if they were accepted since then.
+            begun_since_utc: jobs seen to begin count if that was seen since then.
+        """
+        return await self._writer.call(
+            lambda database: spending.undebited_ids(database, accepted_since_utc, begun_since_utc)
+        )

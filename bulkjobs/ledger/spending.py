@@ -6,7 +6,7 @@ from typing import Final
 
 from bulkjobs.ledger.schema import Database
 
-__all__ = ["planned_ids", "spent_ids"]
+__all__ = ["planned_ids", "spent_ids", "undebited_ids"]
 
 _SPENT: Final = "state IN ('accepted', 'delivered', 'held', 'sending')"
 
@@ -26,4 +26,26 @@ def spent_ids(database: Database) -> int:
 def planned_ids(database: Database) -> int:
     """Counts the ids that were read and are to be sent."""
     (ids,) = database.execute("SELECT coalesce(sum(ids), 0) FROM chunk WHERE state = 'planned'").fetchone()
+    return int(ids)
+
+
+def undebited_ids(database: Database, accepted_since_utc: float, begun_since_utc: float) -> int:
+    """Counts the ids of jobs, and of what may be jobs, that the server may not have debited.
+
+    Args:
+        database: where.
+        accepted_since_utc: jobs not seen to begin count if they were accepted since then.
+        begun_since_utc: jobs that were count if that was seen since then. A job that was aborted never began.
+    """
+    (ids,) = database.execute(
+        """SELECT (
+            SELECT coalesce(sum(chunk.ids), 0) FROM job JOIN chunk ON chunk.ordinal = job.chunk
+            WHERE job.state IN ('accepted', 'unknown') AND job.accepted_utc > ?1
+            OR job.state IN ('processing', 'finished', 'failed') AND job.seen_utc > ?2
+        ) + (
+            SELECT coalesce(sum(ids), 0) FROM chunk WHERE state = 'held'
+            AND (SELECT max(started_utc) FROM attempt WHERE attempt.chunk = ordinal) > ?1
+        )""",
+        (accepted_since_utc, begun_since_utc),
+    ).fetchone()
     return int(ids)

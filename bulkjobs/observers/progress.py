@@ -114,4 +114,6 @@ class ProgressObserver:
             f"[yellow]{totals.held:,} held" if totals.held else "0 held",
             f"{self._rate_per_s(now_utc):,.0f} ids/s",
         )
-        return Group(head, counts, Text(state_line(totals, now_utc), style="bold"))
+        state = Text(state_line(totals, now_utc), style="bold")
+        quota = [Text(totals.short_of_quota, style="yellow")] if totals.short_of_quota else []
+        return Group(head, counts, *quota, state)

@@ -17,6 +17,7 @@ from bulkjobs.events import (
     LockedOut,
     LockoutEnded,
     OneSubmitTries,
+    QuotaRead,
     ReconcileWaits,
     RunFinished,
     RunStarted,
@@ -53,6 +54,8 @@ class Totals:
     refused: int = 0
     held: int = 0
     all_read: bool = False
+    short_of_quota: str = ""
+    """Both figures, if the quota may not last."""
     waits_for: str = "starting"
     """What goes on, or what is waited for, in words."""
     waits_until_utc: float | None = None
@@ -75,6 +78,11 @@ class Totals:
                 self.source, self.all_read = event.source, event.finished
                 self.position_bytes, self.size_bytes = event.position_bytes, event.size_bytes
                 self.read, self.invalid, self.duplicate = event.read, event.invalid, event.duplicate
+            case QuotaRead() if event.fits is False:
+                about = "" if event.exact else "about "
+                self.short_of_quota = (
+                    f"needs {about}{event.needed:,} ids, about {event.left:,} left of the quota"
+                )
             case ChunkAccepted():
                 self.accepted += event.record.ids
             case ChunkRefused():
