@@ -35,8 +35,9 @@ from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
 from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
-from bulkjobs.opening import is_settled, open_run, open_run_sources
+from bulkjobs.opening import is_settled, open_run, open_run_sources, session_opened
 from bulkjobs.outage import watch_outages
+from bulkjobs.outlook import Outlook
 from bulkjobs.ports import Clock, Sink, Source, Transport
 from bulkjobs.reconciler import Orders, Reconciler
 from bulkjobs.reports import write_reports
@@ -87,7 +88,7 @@ class Engine:
         self._run_dir = run_dir
         self._sources = sources
         self._sinks = sinks
-        self._observers = observers
+        self._observers = [*observers, Outlook(run_dir.outlook, clock=clock)]
         self._clock = clock
         self._transport = transport
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads waits, protects nothing
@@ -215,6 +216,7 @@ class Engine:
                     probe=held > 0,
                 )
             )
+            self._emit(await session_opened(self._settings, access.gate.rate, ledger))
             await work(
                 _Session(
                     ledger=ledger,

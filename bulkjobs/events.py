@@ -30,6 +30,7 @@ __all__ = [
     "RunFinished",
     "RunFinishedBefore",
     "RunStarted",
+    "SessionOpened",
     "SlotsFull",
     "SourceProgress",
     "Stopping",
@@ -59,6 +60,23 @@ class RunFinishedBefore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened:
+    """The way to the server is open: what bounds this session, and what earlier ones left for it."""
+
+    requests: int | None
+    """The account's limit in any `window_s` seconds; None for no limit."""
+    window_s: float | None
+    slots: int | None
+    """Jobs that may be open at a time; None for no limit."""
+    workers: int
+    resumed: bool
+    settled_ids: int
+    """Ids accepted, refused or held by earlier sessions."""
+    planned_ids: int | None
+    """Ids still to be sent; None as long as the sources were not read to their end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceProgress:
     """Another block of input was read. Counts are over the whole run."""
 
@@ -71,6 +89,10 @@ class SourceProgress:
     duplicate: int
     finished: bool
     """The last source was read to its end."""
+    run_position_bytes: int = 0
+    """Over all sources of the run."""
+    run_size_bytes: int | None = None
+    """Of all sources together; None when one of them has no size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +309,7 @@ class RunFinished:
 Event = (
     RunStarted
     | RunFinishedBefore
+    | SessionOpened
     | SourceProgress
     | ChunkPlanned
     | ChunkAccepted

@@ -31,7 +31,18 @@ ROWS = (
     ("wire", "backoff", "throttle", "breaker", "planning", "matching", "sources", "sinks", "ledger"),
     ("verdict", "account", "api", "nonce"),
     # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
-    ("opening", "intake", "delivery", "tracker", "outage", "forecasting", "reconciler", "reports", "audit"),
+    (
+        "opening",
+        "intake",
+        "delivery",
+        "tracker",
+        "outage",
+        "outlook",
+        "forecasting",
+        "reconciler",
+        "reports",
+        "audit",
+    ),
     # The life of one chunk, which takes over from the intake.
     ("worker", "access"),
     ("engine",),

@@ -139,3 +139,7 @@ class LedgerReader:
         return await self._writer.call(
             lambda database: spending.undebited_ids(database, accepted_since_utc, begun_since_utc)
         )
+
+    async def settled_ids(self) -> int:
+        """Gives how many ids were accepted, refused, or are held."""
+        return await self._writer.call(spending.settled_ids)

@@ -6,7 +6,7 @@ from typing import Final
 
 from bulkjobs.ledger.schema import Database
 
-__all__ = ["planned_ids", "spent_ids", "undebited_ids"]
+__all__ = ["planned_ids", "settled_ids", "spent_ids", "undebited_ids"]
 
 _SPENT: Final = "state IN ('accepted', 'delivered', 'held', 'sending')"
 
@@ -26,6 +26,15 @@ def spent_ids(database: Database) -> int:
 def planned_ids(database: Database) -> int:
     """Counts the ids that were read and are to be sent."""
     (ids,) = database.execute("SELECT coalesce(sum(ids), 0) FROM chunk WHERE state = 'planned'").fetchone()
+    return int(ids)
+
+
+def settled_ids(database: Database) -> int:
+    """Counts the ids that were sent and need not be sent again, unless a held chunk turns out to have no job."""
+    settled = "('accepted', 'delivered', 'refused', 'held')"
+    (ids,) = database.execute(
+        f"SELECT coalesce(sum(ids), 0) FROM chunk WHERE state IN {settled}"  # nosec B608 # noqa: S608 - a constant
+    ).fetchone()
     return int(ids)
 
 

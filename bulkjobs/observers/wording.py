@@ -33,6 +33,7 @@ from bulkjobs.events import (
     RunFinished,
     RunFinishedBefore,
     RunStarted,
+    SessionOpened,
     SlotsFull,
     SourceProgress,
     Stopping,
@@ -80,7 +81,7 @@ _NOT_APPLIED: dict[Cause, Level] = {
 def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for each kind of event
     """Puts an event into words; None for those that only change figures."""
     match event:
-        case SourceProgress() | ChunkPlanned():
+        case SessionOpened() | SourceProgress() | ChunkPlanned():
             return None
         case RunStarted():
             return _started(event)
