@@ -13,6 +13,7 @@ import pytest
 from support.histories import BEGAN_UTC, World, any_world, told
 from test_engine import World as Engines
 
+from bulkjobs.cli import status
 from bulkjobs.events import (
     AttemptNotApplied,
     ChunkHeld,
@@ -24,6 +25,7 @@ from bulkjobs.events import (
     SourceProgress,
     Stopping,
 )
+from bulkjobs.ledger import read_run
 from bulkjobs.model import Cause
 from bulkjobs.outlook import Outlook, read_eta
 from bulkjobs.planning import Eta, History, NoEta, eta
@@ -277,6 +279,23 @@ def test_another_process_sees_the_same_range(tmp_path: Path) -> None:
     assert end_of(there) == pytest.approx(end_of(here), abs=60)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [each.name for each in tmp_path.iterdir()] == ["outlook.json"]
+
+
+def test_the_status_of_a_run_at_work_says_when_it_will_be_done(tmp_path: Path) -> None:
+    with Engines(tmp_path, ServiceConfig(), chunks=10) as world:
+        world.go(world.engine().run())
+    at = watched(world.run_dir / "outlook.json", told(World(seed=1, chunks=3000, limit=900))[0][:5000]).now
+    done = read_run(world.run_dir)
+    at_work = replace(done, owner="pid 7 on host")
+    said = status._object(at_work, world.run_dir, at)["eta"]
+    assert isinstance(said, dict)
+    assert said["reason"] is None
+    assert said["low"] < said["high"]
+    (line,) = [line for line in status._lines(at_work, world.run_dir, at) if line.startswith("all sent")]
+    assert "all sent   in " in line
+    gone = {"low": None, "high": None, "reason": "nobody works on it"}
+    assert status._object(done, world.run_dir, at)["eta"] == gone
+    assert not [line for line in status._lines(done, world.run_dir, at) if line.startswith("all sent")]
 
 
 def test_a_short_session_leaves_nothing(tmp_path: Path) -> None:
