@@ -454,6 +454,11 @@ def test_the_display_says_when_all_will_be_sent():
     assert "all sent in 2 h to 4 h (14:00 to 16:00)" in display(bounded, accepted())
 
 
+def test_the_display_says_nothing_of_an_end_that_is_near_or_will_not_come():
+    """While the run stops the state line says so."""
+    assert "all sent" not in display(opened(), accepted(), Stopping(reason="SIGINT."))
+
+
 @pytest.mark.parametrize(
     ("low_s", "high_s", "text"),
     [

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from test_engine import World, at_once, crash
 
+from bulkjobs.cli.report import next_steps
 from bulkjobs.events import ChunkSplit, Stopping
 from bulkjobs.exits import Exit
 from bulkjobs.ledger import read_run, summarise
 from bulkjobs.model import RequestKind, RunSummary
+from bulkjobs.reconciler import Orders
 from bulkjobs.simulator import FaultPlan, Limit
 
 
@@ -130,3 +132,24 @@ def test_killed_with_the_last_chunk_that_fits_in_flight_nothing_more_goes(tmp_pa
         summary = world.go(world.engine(spend_cap=70).run())
         assert (summary.exit_code, summary.ids["accepted"], summary.ids["held"]) == (Exit.STOPPED, 60, 10)
         assert posts(world) == 0
+
+
+def test_whoever_goes_on_is_reminded_of_the_cap(tmp_path: Path) -> None:
+    with World(tmp_path, at_once(), chunks=25) as world:
+        summary = world.go(world.engine(spend_cap=75).run())
+    command = "bulkjobs resume run --spend-cap 75"
+    lines = list(next_steps(summary, world.run_dir, command, all_read=True))
+    assert any(f"{command} (if the spend cap stopped it, with a higher one)" in line for line in lines)
+    assert not any("higher one" in line for line in next_steps(summary, world.run_dir, "x", all_read=True))
+
+
+def test_a_chunk_sent_again_by_a_person_is_spent_twice(tmp_path: Path) -> None:
+    config = at_once(faults=FaultPlan.of("submit:reset_after@1-1"))
+    with World(tmp_path, config, chunks=3) as world:
+        world.go(world.engine(spend_cap=10).run())
+        world.go(world.engine().settle(Orders(resubmit=[1])))
+        summary = world.go(world.engine(spend_cap=19).run())
+        assert (posts(world), spent(summary), summary.exit_code) == (1, 0, Exit.STOPPED)
+        assert world.books["ids"] == 10
+        world.go(world.engine(spend_cap=20).run())
+        assert world.books["ids"] == 20

@@ -65,7 +65,9 @@ def next_steps(summary: RunSummary, run_dir: Path, resume: str, *, all_read: boo
             f"`bulkjobs reconcile {shlex.quote(str(run_dir))}` looks for their jobs again"
         )
     if ids.get("pending") or summary.chunks.get("pending"):
-        yield f"{ids.get('pending', 0):,} ids pending; go on with: {resume}"
+        capped = summary.exit_code == Exit.STOPPED and "--spend-cap" in resume
+        higher = " (if the spend cap stopped it, with a higher one)" if capped else ""
+        yield f"{ids.get('pending', 0):,} ids pending; go on with: {resume}{higher}"
     if not all_read:
         yield "The source was not read to its end; what was not read is in none of these figures."
 

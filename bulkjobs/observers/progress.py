@@ -119,5 +119,7 @@ class ProgressObserver:
         )
         state = Text(state_line(totals, now_utc), style="bold")
         quota = [Text(totals.short_of_quota, style="yellow")] if totals.short_of_quota else []
-        end = [Text(f"all sent {eta_text(eta(self._history, now_utc), now_utc)}")]
+        end = (
+            [] if self._history.over else [Text(f"all sent {eta_text(eta(self._history, now_utc), now_utc)}")]
+        )
         return Group(head, counts, *quota, *end, state)
