@@ -74,6 +74,8 @@ class SessionOpened:
     """Ids accepted, refused or held by earlier sessions."""
     planned_ids: int | None
     """Ids still to be sent; None as long as the sources were not read to their end."""
+    spendable_ids: int | None = None
+    """What the spend cap leaves; None without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,6 +135,7 @@ async def session_opened(settings: Settings, rate: Rate | None, ledger: Ledger) 
     """
     finished = ledger.run is not None and ledger.run.source_finished
     settled_ids = await ledger.settled_ids()
+    cap = settings.spend_cap
     return SessionOpened(
         requests=None if rate is None else rate.count,
         window_s=None if rate is None else rate.period_s,
@@ -143,6 +144,7 @@ async def session_opened(settings: Settings, rate: Rate | None, ledger: Ledger) 
         resumed=settled_ids > 0,
         settled_ids=settled_ids,
         planned_ids=await ledger.planned_ids() if finished else None,
+        spendable_ids=None if cap is None else max(0, cap - await ledger.spent_ids()),
     )
 
 

@@ -232,6 +232,15 @@ def test_a_run_that_goes_on_counts_what_earlier_sessions_did() -> None:
     assert end_of(eta(seen, at)) == (at, at)
 
 
+def test_a_spend_cap_ends_a_run_sooner() -> None:
+    seen, at = history(FREE, 100), BEGAN_UTC + 20
+    whole = end_of(eta(seen, at))
+    seen.spendable_ids = seen.ids + 100_000
+    assert end_of(eta(seen, at))[1] < whole[1]
+    seen.spendable_ids = seen.ids
+    assert end_of(eta(seen, at)) == (at, at)
+
+
 def test_the_figures_stay_small_however_long_a_session_is() -> None:
     world = World(seed=1, chunks=20_000, limit=900)
     seen = history(world, 10**9)
@@ -340,7 +349,7 @@ def test_a_file_that_is_not_of_this_kind_is_no_basis(tmp_path: Path, content: by
         (
             {"job_time": Span(min_s=20.0, max_s=100.0), "max_active_jobs": 2},
             {"max_active_jobs": 2, "rate": Rate(count=200, period_s=300.0)},
-            60,
+            40,
         ),
         (
             {"job_time": Span(min_s=0.0, max_s=0.0), "rate": Limit(count=25, window_s=300.0)},

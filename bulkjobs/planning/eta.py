@@ -102,8 +102,11 @@ def _chunks_left(history: History) -> _Span | NoEta:
         unread = history.read_ids * max(0.0, history.size_bytes / history.read_bytes - 1)
         ids = history.read_ids + unread - history.settled_before - history.ids
         doubt = unread * min(1.0, _SIZE_DOUBT / math.sqrt(history.chunks))
-    per_chunk = history.ids / history.chunks
-    return _Span(max(0.0, ids - doubt) / per_chunk, max(0.0, ids + doubt) / per_chunk)
+    most = math.inf if history.spendable_ids is None else history.spendable_ids - history.ids
+    chunks = (
+        max(0.0, min(bound, most)) * history.chunks / history.ids for bound in (ids - doubt, ids + doubt)
+    )
+    return _Span(*chunks)
 
 
 def _by_limit(history: History, left: _Span) -> _Span | None:

@@ -51,6 +51,8 @@ class History:
     """Ids that earlier sessions settled."""
     planned_ids: int | None = None
     """Ids to send, once all was read by an earlier session; None if it was not."""
+    spendable_ids: int | None = None
+    """What the spend cap left when the session began; None without one."""
     read_ids: int = 0
     """Ids read that are neither invalid nor duplicate, over the whole run."""
     read_bytes: int = 0
@@ -143,6 +145,7 @@ class History:
         self.limit, self.window_s = event.requests, event.window_s
         self.slots, self.workers, self.resumed = event.slots, event.workers, event.resumed
         self.settled_before, self.planned_ids = event.settled_ids, event.planned_ids
+        self.spendable_ids = event.spendable_ids
 
     def _settled(self, ids: int, now_utc: float) -> None:
         self.submits += 1
