@@ -13,13 +13,15 @@ from typing import Final
 
 import orjson
 
-from bulkjobs.events import Event, RunFinished
+from bulkjobs.events import Event, LockedOut, RunFinished, SessionOpened
 from bulkjobs.planning import Eta, History, NoEta, eta
 from bulkjobs.ports import Clock
 
 __all__ = ["Outlook", "read_eta"]
 
 _EVERY_S: Final = 5.0
+_BEFORE: Final = (LockedOut, SessionOpened, RunFinished)
+"""What counts before a session is open: its beginning, a lock-out that is not over, and its end."""
 _MOST_BYTES: Final = 64 * 1024
 
 
@@ -35,6 +37,8 @@ class Outlook:
 
     def __call__(self, event: Event, /) -> None:
         """Takes an event into account. A file that cannot be written is let be: the run does not need it."""
+        if self._history.began_utc is None and not isinstance(event, _BEFORE):
+            return
         now_utc = self._clock.utc()
         self._history.add(event, now_utc)
         if self._write_utc is None:

@@ -268,7 +268,7 @@ def test_a_second_signal_gives_up_what_is_in_flight_as_held(
     town: Callable[..., Town], number: signal.Signals, code: int
 ) -> None:
     here = town("--latency", "40s", chunks=8)
-    process = here.submit()
+    process = here.submit("--no-forecast")
     here.wait_for_jobs(4)
     process.send_signal(number)
     until(lambda: "answers in flight are waited for" in here.stderr, "the first signal is taken")

@@ -308,7 +308,7 @@ def test_the_status_of_a_run_at_work_says_when_it_will_be_done(tmp_path: Path) -
 
 
 def test_a_short_session_leaves_nothing(tmp_path: Path) -> None:
-    watched(tmp_path / "outlook.json", [(BEGAN_UTC + 4.9, Stopping(reason="x"))])
+    watched(tmp_path / "outlook.json", [told(FREE)[0][0], (BEGAN_UTC + 4.9, Stopping(reason="x"))])
     assert list(tmp_path.iterdir()) == []
     assert reason(read_eta(tmp_path / "outlook.json", BEGAN_UTC)) == "the session has just begun"
 

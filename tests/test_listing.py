@@ -527,8 +527,8 @@ def test_nobody_waits_long_for_usage() -> None:
         return read, asyncio.get_running_loop().time()
 
     read, after_s = run_virtual(main())
-    assert read == Unreadable(reason="there was no answer within 30 s")
-    assert after_s == pytest.approx(30, abs=0.1)
+    assert read == Unreadable(reason="there was no answer within 10 s")
+    assert after_s == pytest.approx(10, abs=0.1)
 
 
 def test_usage_is_read_from_the_simulated_service() -> None:

@@ -41,7 +41,7 @@ _SAYS_NOTHING: Final = frozenset({407, 408, 429})
 _MOST_PAGES: Final = 10_000
 _MOST_READINGS: Final = 3
 """Of a list whose pages shift while they are read."""
-_USAGE_WAIT_S: Final = 30.0
+_USAGE_WAIT_S: Final = 10.0
 """For an answer about usage. Submissions wait for it, and can do without it."""
 _ZONES_H: Final = (-12, 14)
 """Somewhere on earth clocks are this far behind UTC, and somewhere this far ahead."""
