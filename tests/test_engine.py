@@ -52,8 +52,9 @@ FREE = Settings(
     max_active_jobs=None,
     chunk_size=10,
     workers=4,
+    forecast=False,
 )
-"""No limit of ours."""
+"""No limit of ours, and no request but those that a test is about."""
 
 
 def now() -> float:

@@ -342,6 +342,23 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Divide a chunk that is refused for bad ids until only they are left; each part is a job of its own.",
     ),
     Option(
+        name="--forecast",
+        off="--no-forecast",
+        field="forecast",
+        kind=_SWITCH,
+        metavar=None,
+        default="on",
+        help="Ask what is left of the quota before the first submission, and tell if it may not last.",
+    ),
+    Option(
+        name="--spend-cap",
+        field="spend_cap",
+        kind=_count(1, 999_999_999_999, none=True),
+        metavar="IDS",
+        default="none",
+        help="Most ids that may be accepted, held or in flight, over all sessions of the run.",
+    ),
+    Option(
         name="--poll",
         field="poll_s",
         kind=_time(DAY_S),
