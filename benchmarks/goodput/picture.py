@@ -14,7 +14,7 @@ __all__ = ["Panel", "can_draw", "draw"]
 
 # Okabe and Ito's, which people who see few colours can tell apart; the first is for this engine.
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6A00")
-_SHOWN_OPTIMA: Final = 3.2
+_SHOWN_OPTIMA: Final = 2.9
 """How much of the time is shown, by that of the optimum; whoever takes longer leaves the picture."""
 
 
@@ -46,21 +46,20 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     columns = min(len(labels), 3 if len(panels) == 1 else 5)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=90)
 
 
 def _draw_panel(axis: Any, panel: Panel) -> None:
     end_s = panel.optimum[-1][0]
     shown_s = max(end_s, 0.1) * _SHOWN_OPTIMA
     axis.step(*_steps(panel.optimum, shown_s), where="post", color="0.3", linestyle=":", label="optimum")
-    marks: list[tuple[float, int]] = []
+    lockouts: list[tuple[float, int]] = []
+    given_up: list[tuple[float, int]] = []
     for number, (title, stories) in enumerate(panel.stories.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         for story in stories:
             middle = story is _middle(stories)
-            times, ids = _steps(
-                story.curve, max(story.last_submission_s, story.curve[-1][0] if story.curve else 0)
-            )
+            times, ids = _steps(story.curve, story.last_submission_s)
             axis.step(
                 times,
                 ids,
@@ -71,14 +70,22 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
                 label=title if middle else None,
             )
             if middle:
-                marks += [(at, _ids_by(story, at)) for at in story.lockouts]
-    axis.plot(*(zip(*marks, strict=True) if marks else ([], [])), "kx", markersize=5, label="lock-out begins")
+                lockouts += [(at, _ids_by(story, at)) for at in story.lockouts]
+                given_up += [(times[-1], ids[-1])] if story.never_accepted else []
+    _mark(axis, lockouts, "x", "lock-out begins")
+    _mark(axis, given_up, "s", "ended with ids missing")
     axis.set_title(panel.title, fontsize=10)
     axis.set_xlabel("seconds after the first submission")
     axis.set_xlim(0, shown_s)
     axis.set_ylim(bottom=0)
+    axis.locator_params(axis="x", integer=True)
     axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.grid(alpha=0.25)
+
+
+def _mark(axis: Any, points: Sequence[tuple[float, int]], marker: str, label: str) -> None:
+    times, ids = [at for at, _ in points], [ids for _, ids in points]
+    axis.plot(times, ids, marker, color="black", fillstyle="none", markersize=5, label=label)
 
 
 def _middle(stories: Sequence[Story]) -> Story:
