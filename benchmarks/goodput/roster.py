@@ -38,12 +38,13 @@ class Errand:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Is its environment, without what this shell may have set for the engine."""
+        """Is its environment, without what this shell may have set for the engine or it has learned before."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("BULKJOBS_")}
         root = str(Path(__file__).parents[2])
         return environ | {
             "ACCESS_TOKEN": self.token,
             "BULKJOBS_ACCESS_TOKEN": self.token,
+            "XDG_STATE_HOME": str(self.folder.absolute() / "state"),
             "PYTHONPATH": os.pathsep.join(filter(None, (root, environ.get("PYTHONPATH")))),
         }
 
