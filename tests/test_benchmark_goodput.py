@@ -3,12 +3,14 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from benchmarks.goodput.__main__ import Plan, main
 from benchmarks.goodput.account import VARIANTS, Account, optimum_s
 from benchmarks.goodput.books import Entry, Story, WrongBooks, read_entries, read_submissions, tell
-from benchmarks.goodput.roster import ROSTER
+from benchmarks.goodput.roster import ROSTER, Errand
 from benchmarks.goodput.summary import spread, summary, table
 from bulkjobs.simulator import Limit, Service, ServiceConfig, SimRequest
 
@@ -172,3 +174,48 @@ def test_a_contender_that_lacks_something_says_what():
         == "no-such-library"
     )
     assert ROSTER["bulkjobs"].missing() is None
+
+
+def test_a_contender_knows_nothing_of_this_shell_and_of_earlier_rounds(tmp_path, monkeypatch):
+    monkeypatch.setenv("BULKJOBS_RATE", "1/1h")
+    errand = Errand(
+        ids=tmp_path / "ids.txt", chunk_ids=100, base_url="http://127.0.0.1:1/api/v1", token="t", count=24,
+        window_s=2.0, lockout_s=2.0, slots=None, folder=tmp_path,
+    )  # fmt: skip
+    assert "BULKJOBS_RATE" not in errand.environ
+    assert Path(errand.environ["XDG_STATE_HOME"]).is_relative_to(tmp_path)
+    for contender in ROSTER.values():
+        command = " ".join(contender.command(errand))
+        assert "24" in command, "each is told the limit that the variant says"
+        assert str(errand.ids) in command
+        assert errand.token not in contender.command(errand), "a token on a command line is everybody's"
+
+
+def test_the_last_request_of_the_optimum_holds_what_is_left():
+    plan = Plan(
+        account=ACCOUNT,
+        ids=350,
+        chunk_ids=100,
+        contenders=(),
+        variants=(),
+        rounds=1,
+        seed=1,
+        limit_s=1.0,
+        out=None,
+    )
+    assert plan.optimum == [(0, 100), (0, 200), (0, 300), (10, 350)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--contenders", "nobody"], ["--variants", "lucky"], ["--rounds", "0"], ["--rate", "none"], ["--rate", "often"],
+        ["--lockout", "long"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_senseless_comparison_is_refused_before_anything_is_started(options, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(options)
+    assert refused.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
