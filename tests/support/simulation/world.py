@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import random
@@ -42,6 +43,8 @@ _MOST_SESSIONS: Final = 200
 _FINISHED: Final = (Exit.ACCEPTED, Exit.PARTS_REFUSED, Exit.HELD)
 _MEMORY: Final = Path("/dev/shm")
 """A file system in memory, where there is one; folders in it are made with tempfile."""
+_RESERVE_BYTES: Final = 4096
+"""Of the room that a run keeps: no disk fills up here, and 16 MiB of memory for each process cost a tenth of all."""
 _FRESH_ID: Final = b"4611686018427387904"
 
 
@@ -74,7 +77,7 @@ def simulate(scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool =
     """
     folder = Path(tempfile.mkdtemp(prefix="bulkjobs-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None))
     try:
-        with _writer_on_the_loop(), Service(scenario.config) as service:
+        with _writer_on_the_loop(), _garbage_kept(), Service(scenario.config) as service:
             world = World(scenario, service, folder, keep_trace=keep_trace, to_the_end=to_the_end)
             with asyncio.Runner(loop_factory=SimulationLoop) as runner:
                 runner.run(world.run())
@@ -86,8 +89,26 @@ def simulate(scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool =
 @contextmanager
 def _writer_on_the_loop() -> Iterator[None]:
     """Lets ledgers be written by the loop. The thread's own behaviour has tests of its own."""
-    with mock.patch("bulkjobs.ledger.ledger.Writer", LoopWriter):
+    with (
+        mock.patch("bulkjobs.ledger.ledger.Writer", LoopWriter),
+        mock.patch("bulkjobs.ledger.reserve.RESERVE_BYTES", _RESERVE_BYTES),
+    ):
         yield
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Lets nothing be collected but what the simulation made, and that only when the world says so.
+
+    To look again and again through what the modules hold takes as long as the ledger's work.
+    """
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 class World:
@@ -174,6 +195,7 @@ class World:
         self._virtual_s = asyncio.get_running_loop().time()
         if work.done() and not work.cancelled() and (error := work.exception()) is not None:
             self.watch.broken(f"the engine raised {type(error).__name__}: {error}")
+        gc.collect()  # while what nobody asked for can still be told of
 
     def _unheard(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Takes what asyncio has nobody else to tell of."""
