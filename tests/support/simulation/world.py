@@ -27,6 +27,7 @@ from bulkjobs.simulator.faults import Faults
 from bulkjobs.sinks import open_sink
 from bulkjobs.sources import FileSource
 from bulkjobs.testing import EPOCH_UTC, VirtualClock
+from support.judge import judge_run
 from support.simulated import crash_image
 from support.simulation.ending import judge_end
 from support.simulation.loop import PROCESS, LoopWriter, SimulationLoop
@@ -57,6 +58,8 @@ class Outcome:
     """What broke at a step, and what `judged` holds."""
     judged: list[str]
     """What the input, the books of the service and the files of the run show at the end."""
+    by_the_judge: list[str]
+    """What the judge of the soaks and of the crash points says at the end, if it was asked."""
     trace_hash: str
     trace: list[str]
     """Empty unless it was asked for."""
@@ -67,15 +70,20 @@ class Outcome:
     """How often what was met."""
 
 
-def simulate(scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool = False) -> Outcome:
+def simulate(
+    scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool = False, ask_judge: bool = False
+) -> Outcome:
     """Runs a scenario to its end, or to the first violation.
 
     Args:
         scenario: what to run.
         keep_trace: whether to keep the trace and not only its hash.
         to_the_end: whether to go on after a violation, so that the end can be judged too.
+        ask_judge: whether to ask the judge too who knows nothing of simulations.
     """
     folder = Path(tempfile.mkdtemp(prefix="bulkjobs-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    if ask_judge:
+        scenario = replace(scenario, config=replace(scenario.config, books=folder / "books"))
     try:
         with _writer_on_the_loop(), _garbage_kept(), Service(scenario.config) as service:
             world = World(scenario, service, folder, keep_trace=keep_trace, to_the_end=to_the_end)
@@ -145,6 +153,7 @@ class World:
         )
         self.internet = Internet(scenario, service, self.watch, _server_utc)
         self._judged: list[str] = []
+        self._by_the_judge: list[str] = []
         self._processes = 0
         self._virtual_s = 0.0
         self._jitter = random.Random(f"jitter/{scenario.seed}")
@@ -169,6 +178,7 @@ class World:
             seed=self.scenario.seed,
             violations=self.watch.violations + self._judged,
             judged=self._judged,
+            by_the_judge=self._by_the_judge,
             trace_hash=self._hash.hexdigest(),
             trace=self._trace,
             chunks=len(self.expected.chunks),
@@ -371,6 +381,8 @@ class World:
     async def _judge(self, summary: RunSummary) -> None:
         """Holds the end of a run against the input and the service's books, from its files alone."""
         self._judged += judge_end(self.expected, self.service, self.run_dir, summary)
+        if self.scenario.config.books is not None:
+            self._by_the_judge = judge_run(self._sources, self.scenario.config.books, self.run_dir).violations
         sent = self.watch.seen["sent submit"]
         again = await self.session(None)
         if self.scenario.settings.on_unknown == "reconcile" and summary.ids["held"]:

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 from bulkjobs.cli.session import failed
 from bulkjobs.client import Client
@@ -189,7 +190,6 @@ class Town:
         ]
         bodies = [b"\n".join(ids[at : at + _SIZE]) for at in range(0, len(ids), _SIZE)]
         self.digests = [hashlib.sha256(body).hexdigest() for body in bodies]
-        setattr(reserve, "RESERVE_BYTES", _RESERVE_BYTES)  # noqa: B010 - mypy refuses the plain assignment
         self.invalid = 3
         self.duplicate = 2
         self._imported = False
@@ -200,7 +200,8 @@ class Town:
 
     def work(self, books: Books) -> Ended:
         """Lets one session work on the run until it ends, and says how."""
-        ended = self._ended(books)
+        with mock.patch.object(reserve, "RESERVE_BYTES", _RESERVE_BYTES):
+            ended = self._ended(books)
         # What a failed session left is closed while its disk is as bad as it was, as if the process had ended: SQLite
         # would share what it knows of the log with a connection that only waits to be collected.
         gc.collect()
