@@ -1,0 +1,34 @@
+"""Time, as a list of what comes next: an hour passes as fast as what happens in it can be worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """Calls functions at their times, in order; those of one moment in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.stopped = False
+        self._next: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._order = count()
+
+    def at(self, when: float, call: Callable[..., object], *arguments: Any) -> None:
+        """Has a function called at a time; at once if that has passed."""
+        heappush(self._next, (when, next(self._order), call, arguments))
+
+    def run(self, until: float) -> None:
+        """Lets time pass until somebody sets `stopped`, nothing is left, or a time has come."""
+        upcoming = self._next
+        while upcoming and not self.stopped:
+            when, _, call, arguments = heappop(upcoming)
+            if when > until:
+                return
+            self.now = max(self.now, when)
+            call(*arguments)
