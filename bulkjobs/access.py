@@ -125,7 +125,7 @@ async def _gate(
     )
     gate = Gate(
         throttle,
-        pace=settings.effective_pace,
+        pace=settings.pace,
         clock=clock,
         observer=emit,
         on_lockout=ledger.lockout,
@@ -135,14 +135,11 @@ async def _gate(
     # What began, or ended, longer ago than this cannot count any more.
     counts_s = window_s + settings.request_timeout_s + GRACE_S
     state = await ledger.account_state(clock.utc() - counts_s)
-    locked_until_utc = state.locked_until_utc
-    if probe or any(ended_utc is None for _, ended_utc in state.history):
-        # One of the answers that died with the process may have been a lock-out: one request finds out.
-        # To a status request as well as to a submission.
-        locked_until_utc = max(locked_until_utc or 0.0, clock.utc())
     gate.restore(
         history_utc=state.history,
-        locked_until_utc=locked_until_utc,
+        locked_until_utc=state.locked_until_utc,
+        # One of the answers that died with the process may have been a throttle, to a submission or to another.
+        suspect=probe or any(ended_utc is None for _, ended_utc in state.history),
         learned_limit=state.learned_limit,
         open_jobs=[job.job_id for job in state.open_jobs],
     )

@@ -8,12 +8,12 @@ growing waits.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bulkjobs.throttle.decisions import WaitForSlot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["MAX_SLOT_RETRY_S", "Slots"]
 
@@ -76,6 +76,16 @@ class Slots:
     def restore(self, open_jobs: Iterable[str]) -> None:
         """Takes up the jobs of an earlier process."""
         self._open.update(open_jobs)
+
+    def state(self) -> dict[str, Any]:
+        """Gives what another process of the account must know, as plain values."""
+        return {"full_until": self._full_until, "retry_s": self._retry_s, "reason": self._reason}
+
+    def load(self, state: Mapping[str, Any], shift_s: float) -> None:
+        """Takes up what `state` gave; `shift_s` is what has to be added to its times."""
+        full_until = state["full_until"]
+        self._full_until = None if full_until is None else full_until + shift_s
+        self._retry_s, self._reason = state["retry_s"], state["reason"]
 
     def _has_room(self) -> None:
         self._full_until = None
