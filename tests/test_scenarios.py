@@ -5,13 +5,16 @@ What a scenario is about and what must come of it stands in `tests/scenarios`; `
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.scenarios import load, names, play, problems
+from support.scenarios.broken import BROKEN
+from support.scenarios.loop import Loop
+from support.scenarios.scenario import Work
 
 AWAITED = {
     "clock-set-while-it-is-down": "the history has wall times only, and nothing tells that the clock was set",
-    "lock-outs-that-are-nobodys-fault": "each lock-out lowers the limit, and nothing raises it again",
-    "restarts-in-a-lock-out": "the same",
     "slots-of-minutes": "the next question waits for a tenth of a job's age",
     "slots-of-seconds": "the same, and for five seconds at least",
 }
@@ -32,3 +35,33 @@ def test_the_gate_does_as_the_scenario_says(name: str) -> None:
     report = play(scenario)
     print(report)
     assert problems(report, scenario.expect) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "seen_in"),
+    [
+        ("a token is free a window after the start of its request", "worst-moments", {"fullest", "lockouts"}),
+        ("nothing but aiolimiter", "jittered-latency", {"fullest", "lockouts"}),
+        ("the window is not restored", "restarts-in-a-full-window", {"fullest", "lockouts"}),
+        ("a lock-out is not restored", "restarts-in-a-lock-out", {"sent-into-lockouts"}),
+        ("requests are spread evenly", "a-short-run", {"finish"}),
+    ],
+)
+def test_a_scenario_finds_a_broken_controller(wrong: str, name: str, seen_in: set[str]) -> None:
+    scenario = load(name)
+    if scenario.work.span_s is not None:
+        scenario = replace(scenario, work=Work(span_s=2 * 86_400.0))
+    assert problems(play(scenario), {what: scenario.expect[what] for what in seen_in - {"lockouts"}}) == []
+    found = problems(play(scenario, BROKEN[wrong]), scenario.expect)
+    assert seen_in <= {one.split(": ")[1].split(" is ")[0] for one in found}, found
+
+
+def test_a_controller_that_never_lets_time_go_on_is_found_at_once() -> None:
+    loop = Loop()
+
+    def again() -> None:
+        loop.at(loop.now, again)
+
+    loop.at(1.0, again)
+    with pytest.raises(RuntimeError, match="time does not go on"):
+        loop.run(2.0)

@@ -175,7 +175,7 @@ class Client:
         if wake_at < self._wake_at:
             self._wake_at = wake_at
             self._loop.at(wake_at, self._pump)
-        if self._restarts and self._is_moment(used_up=used_up):
+        if self._restarts and self._processes and self._is_moment(used_up=used_up):
             self._die(self._restarts.popleft())
 
     def _begin(self, process: _Process, kind: RequestKind, job_ids: tuple[str, ...]) -> None:
@@ -258,10 +258,9 @@ class Client:
             outcome = Outcome.THROTTLED
             self._server.told(answer.lockout, now)
         throttle.ended(request.ticket, now, outcome)
-        if throttle.locked_out:
+        if throttle.locked_out and not throttle.doubtful:
             self._locked_until_utc = throttle.locked_until + self._wall_s
-        if self._settings.rate is not None and throttle.limit != self._settings.rate.count:
-            self._learned = throttle.limit
+        self._learned = throttle.learned
 
     def _end_submit(self, request: _Request, answer: Answer | None) -> None:
         throttle, process, now = self._throttle, request.process, self._loop.now
@@ -345,8 +344,6 @@ class Client:
         now_utc = now + self._wall_s
         since_utc = now_utc - self._counts_s
         locked_until_utc = self._locked_until_utc
-        if unanswered:
-            locked_until_utc = max(locked_until_utc or 0.0, now_utc)
         self._throttle.restore(
             now,
             history=[
@@ -358,6 +355,7 @@ class Client:
                 if (one.begun_utc if one.ended_utc is None else one.ended_utc) >= since_utc
             ],
             locked_until=None if locked_until_utc is None else locked_until_utc - self._wall_s,
+            suspect=unanswered,
             learned_limit=self._learned,
             open_jobs=list(self._open),
         )

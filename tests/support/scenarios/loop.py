@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["Loop"]
+
+_MOST_AT_ONCE: Final = 100_000
+"""So much does not happen at one moment: somebody waits for a time that has come, again and again."""
 
 
 class Loop:
@@ -25,10 +28,15 @@ class Loop:
 
     def run(self, until: float) -> None:
         """Lets time pass until somebody sets `stopped`, nothing is left, or a time has come."""
-        upcoming = self._next
+        upcoming, at_once = self._next, 0
         while upcoming and not self.stopped:
             when, _, call, arguments = heappop(upcoming)
             if when > until:
                 return
-            self.now = max(self.now, when)
+            if when > self.now:
+                self.now, at_once = when, 0
+            else:
+                at_once += 1
+                if at_once > _MOST_AT_ONCE:
+                    raise RuntimeError(f"time does not go on after {self.now} s")
             call(*arguments)

@@ -41,6 +41,7 @@ class Report:
     name: str
     title: str
     limit: int | None
+    """Of the server, the highest there was."""
     simulated_s: float
     requests: int
     """Of the client, that were let through."""
@@ -122,7 +123,9 @@ def report_of(
     return Report(
         name=scenario.name,
         title=scenario.title,
-        limit=None if config.rate is None else config.rate.count,
+        limit=None
+        if config.rate is None
+        else max(config.rate.count, *(event.count for event in scenario.events if event.what == "limit"), 0),
         simulated_s=simulated_s,
         requests=requests,
         jobs=jobs,
