@@ -6,10 +6,12 @@ What a scenario is about and what must come of it stands in `tests/scenarios`; `
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.scenarios import load, names, play, problems
 from support.scenarios.broken import BROKEN
+from support.scenarios.engine import play_engine
 from support.scenarios.loop import Loop
 from support.scenarios.scenario import Work
 
@@ -65,3 +67,11 @@ def test_a_controller_that_never_lets_time_go_on_is_found_at_once() -> None:
     loop.at(1.0, again)
     with pytest.raises(RuntimeError, match="time does not go on"):
         loop.run(2.0)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load(name).engine_chunks is not None])
+def test_the_whole_engine_does_as_the_scenario_says(name: str, tmp_path: Path) -> None:
+    scenario = load(name)
+    report = play_engine(scenario, tmp_path)
+    print(report)
+    assert problems(report, scenario.engine_expect) == []

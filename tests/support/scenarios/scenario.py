@@ -87,6 +87,7 @@ class Scenario:
     expect: Mapping[str, _Range]
     engine_chunks: int | None
     """How many chunks the whole engine sends of it; None for a scenario that only the fast driver plays."""
+    engine_expect: Mapping[str, _Range]
     seed: int
 
 
@@ -107,14 +108,15 @@ def load(name: str) -> Scenario:
 def parse(name: str, text: str) -> Scenario:
     """Makes a scenario of a file's text; see `load`."""
     table = tomllib.loads(text)
-    known = {"title", "seed", "work", "server", "network", "client", "events", "expect"}
+    known = {"title", "seed", "work", "server", "network", "client", "events", "expect", "engine"}
     _only(f"{name}: the file", table, known)
     seed = table.get("seed", 1)
     server, client, work = dict(table["server"]), dict(table["client"]), dict(table["work"])
     job_times = server.pop("job-time", "0s")
     texts = job_times if isinstance(job_times, list) else [job_times]
     processes = client.pop("processes", 1)
-    engine_chunks = work.pop("engine-chunks", None)
+    engine = dict(table.get("engine", {}))
+    engine_chunks = engine.pop("chunks", None)
     return Scenario(
         name=name,
         title=table["title"],
@@ -127,6 +129,7 @@ def parse(name: str, text: str) -> Scenario:
         events=tuple(_read(Event, event) for event in table.get("events", [])),
         expect={what: (low, high) for what, (low, high) in table["expect"].items()},
         engine_chunks=engine_chunks,
+        engine_expect={what: (low, high) for what, (low, high) in engine.items()},
         seed=seed,
     )
 
