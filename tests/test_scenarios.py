@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.scenarios import load, names, play, problems
+from support.scenarios import FOLDER, load, names, play, problems
 from support.scenarios.broken import BROKEN
 from support.scenarios.engine import play_engine
 from support.scenarios.loop import Loop
-from support.scenarios.scenario import Work
+from support.scenarios.scenario import Work, parse
 
 AWAITED = {
     "clock-set-while-it-is-down": "the history has wall times only, and nothing tells that the clock was set",
@@ -69,9 +69,38 @@ def test_a_controller_that_never_lets_time_go_on_is_found_at_once() -> None:
         loop.run(2.0)
 
 
+@pytest.mark.parametrize("phase_s", range(0, 300, 25))
+def test_no_phase_of_fixed_windows_is_met_by_more_than_the_limit(phase_s: int) -> None:
+    scenario = load("fixed-windows")
+    config = replace(scenario.config, fixed_window_phase_s=float(phase_s), seed=phase_s)
+    scenario = replace(scenario, config=config, seed=phase_s, work=Work(span_s=86_400.0))
+    assert problems(play(scenario), scenario.expect) == []
+
+
 @pytest.mark.parametrize("name", [name for name in names() if load(name).engine_chunks is not None])
 def test_the_whole_engine_does_as_the_scenario_says(name: str, tmp_path: Path) -> None:
     scenario = load(name)
     report = play_engine(scenario, tmp_path)
     print(report)
     assert problems(report, scenario.engine_expect) == []
+
+
+def test_the_page_shows_every_scenario() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "account-gate.md").read_text()
+    assert [name for name in names() if f"| {load(name).title} |" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("[server]", "[sever]", "sever"),
+        ('rate = "6/5m"', 'rat = "6/5m"', "rat"),
+        ('answer = "0s..15s"', 'answr = "0s..15s"', "answr"),
+        ('answer = "0s..15s"', 'answer = "0s..15s"\ncounted = "sometimes"', "sometimes"),
+    ],
+)
+def test_a_file_with_a_word_that_means_nothing_is_refused(before: str, after: str, message: str) -> None:
+    text = (FOLDER / "jittered-latency.toml").read_text()
+    assert parse("good", text).title
+    with pytest.raises(ValueError, match=message):
+        parse("bad", text.replace(before, after, 1))

@@ -18,7 +18,7 @@ from bulkjobs.simulator import ServiceConfig, Span, spelling
 from bulkjobs.simulator.config import NOTHING
 from support.simulated import BASE_URL, LOGIN_URL, TOKEN
 
-__all__ = ["FOLDER", "Event", "Network", "Scenario", "Work", "load", "names"]
+__all__ = ["FOLDER", "Event", "Network", "Scenario", "Work", "load", "names", "parse"]
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "scenarios"
 
