@@ -138,8 +138,8 @@ class Worker:
             self._keep_risky(planned.chunk)
         while not self._halt.pulled:
             number += 1
-            token = await self._auth.token()
-            verdict, parts = await self._attempt(planned.chunk, number, token)
+            permit, token = await self._admitted()
+            verdict, parts = await self._attempt(planned.chunk, number, permit, token)
             if parts:
                 for part in parts:
                     await self._settle(Planned(part, 0))
@@ -162,14 +162,26 @@ class Worker:
             if wait_s and not await self._halt.pause(wait_s):
                 return
 
-    async def _attempt(self, chunk: Chunk, number: int, token: str) -> tuple[Verdict, list[Chunk]]:
+    async def _admitted(self) -> tuple[Permit, str]:
+        """Waits for a permit, with a token that did not expire in the wait, which may be for hours."""
+        while True:
+            token = await self._auth.token()
+            permit = await self._gate.admit(RequestKind.SUBMIT)
+            if self._auth.is_current(token):
+                return permit, token
+            with permit:
+                permit.not_sent()
+
+    async def _attempt(
+        self, chunk: Chunk, number: int, permit: Permit, token: str
+    ) -> tuple[Verdict, list[Chunk]]:
         """Makes one attempt and records its outcome before anything else can happen to the chunk.
 
         Returns:
             The verdict that stands, and the parts that go out in the chunk's place, if that is what comes of it.
         """
         parts: list[Chunk] = []
-        with await self._gate.admit(RequestKind.SUBMIT) as permit:
+        with permit:
             evidence = await self._send(chunk, number, token, permit)
             verdict = judge(evidence)
             # Before the disk is waited for: a lock-out must stop the other workers at once.

@@ -24,7 +24,7 @@ from bulkjobs.account.notices import Notices
 from bulkjobs.account.permit import GateStopped, Permit, PermitWithdrawn
 from bulkjobs.breaker import Breaker
 from bulkjobs.clock import to_loop_time
-from bulkjobs.errors import InternalError
+from bulkjobs.errors import InternalError, LedgerError
 from bulkjobs.events import OneSubmitTries, SubmitsResumed
 from bulkjobs.model import RequestKind
 from bulkjobs.settings import default_pace
@@ -189,6 +189,7 @@ class Gate:
 
         Raises:
             GateStopped: requests of this kind are stopped.
+            LedgerError: what the account has used up cannot be kept.
 
         Guarantees:
             A cancelled caller takes nothing from the account.
@@ -290,6 +291,20 @@ class Gate:
     def _pump(self) -> None:
         """Grants what can be granted now, and sets the timer for the next time something may be."""
         now = self._loop.time()
+        wake_at = now + self._throttle.look_again_s
+        try:
+            wake_at = min(wake_at, self._grant_what_can_be(now))
+        except LedgerError as error:
+            wake_at = math.inf
+            self._fail(error)
+        self._notices.changed(now)
+        if self._timer is not None:
+            self._timer.cancel()
+        waits = wake_at < math.inf and any(self._queues)
+        self._timer = self._loop.call_at(wake_at, self._pump) if waits else None
+
+    def _grant_what_can_be(self, now: float) -> float:
+        """Gives permits to those that can have one; gives when the next may be due, which may be never."""
         wake_at = math.inf
         for kind, queue in zip(_QUEUE_KINDS, self._queues, strict=True):
             while queue:
@@ -302,9 +317,14 @@ class Gate:
                     self._notices.slots(permit)
                     break
                 queue.popleft().set_result(permit)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if wake_at == math.inf else self._loop.call_at(wake_at, self._pump)
+        return wake_at
+
+    def _fail(self, error: LedgerError) -> None:
+        """Tells everybody who waits that nothing goes any more."""
+        for queue in self._queues:
+            for waiter in queue:
+                if not waiter.done():
+                    waiter.set_exception(error)
 
     def _try(self, kind: RequestKind, now: float) -> Permit | WaitUntil | WaitForSlot:
         """Gives a permit, or what a request of a kind waits for."""

@@ -255,6 +255,26 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Unfinished jobs the server allows at a time; none for no cap.",
     ),
     Option(
+        name="--account",
+        field="account",
+        kind=_text("a name"),
+        metavar="NAME",
+        default="the client id, or the access token",
+        help="Name of the account, where several keys or tokens share one limit.",
+    ),
+    Option(
+        name="--state-dir",
+        field="state_dir",
+        kind=Kind(
+            may_be="a path, or none",
+            parse=lambda text: "none" if text.strip().lower() == "none" else _PATH.parse(text),
+            holds=lambda value: value in ("none", "default") or _PATH.holds(value),
+        ),
+        metavar="DIR",
+        default="~/.local/state/bulkjobs",
+        help="Where runs of one account on this machine share what it has used up; none to share nothing.",
+    ),
+    Option(
         name="--chunk-size",
         field="chunk_size",
         kind=_count(1, 1_000_000),

@@ -125,6 +125,9 @@ class Settings:
     lockout_s: float | None = None
     pace: Rate | Literal["default"] | None = "default"
     max_active_jobs: int | None = 2
+    account: str | None = None
+    state_dir: Path | Literal["default", "none"] = "none"
+    """A program that embeds the library has nothing written outside the run directory unless it says so."""
     chunk_size: int | None = None
     dedupe: bool = True
     webhook: str | None = field(default=None, repr=False)
@@ -192,6 +195,13 @@ class Settings:
         if self.lockout_s is not None:
             return self.lockout_s
         return self.rate.period_s if self.rate is not None else 300.0
+
+    @property
+    def account_name(self) -> str:
+        """Is what tells this account from others: the name given, the client id, or where the token comes from."""
+        token = "" if self.access_token is None else self.access_token.reveal()
+        file = "" if self.access_token_file is None else str(self.access_token_file.absolute())
+        return self.account or self.client_id or token or file
 
     def chunk_size_within(self, most: int) -> int:
         """Gives the ids for one request to an endpoint that takes `most`.

@@ -154,6 +154,11 @@ class Throttle:
         """Is how many requests of the account have not ended, those of other processes included."""
         return self._in_flight + len(self._others_in_flight)
 
+    @property
+    def look_again_s(self) -> float:
+        """Is after how long something may have changed without word; infinite while all words come from here."""
+        return math.inf
+
     def used(self, now: float) -> int:
         """Counts the tokens of the window that are taken; 0 without a limit."""
         return 0 if self._window is None else self._window.held(now) + self.in_flight
@@ -207,9 +212,16 @@ class Throttle:
         Raises:
             InternalError: it has ended before.
         """
+        self._mark_ended(ticket)
+        self._ended(ticket, now, outcome, retry_after_s)
+
+    @staticmethod
+    def _mark_ended(ticket: Ticket) -> None:
         if not ticket.in_flight:
             raise InternalError("The end of one request was reported twice.")
         ticket.in_flight = False
+
+    def _ended(self, _ticket: Ticket, now: float, outcome: Outcome, retry_after_s: float | None) -> None:
         self._in_flight -= 1
         self._end(now, outcome, retry_after_s)
 
@@ -222,13 +234,19 @@ class Throttle:
     def job_opened(self, ticket: Ticket, job_id: str, now: float) -> None:
         """Turns a submit's slot into an open job."""
         self.slot_settled(ticket)
-        self._slots.opened(job_id, now)
+        self._job_opened(job_id, now)
 
     def slot_settled(self, ticket: Ticket) -> None:
         """Gives a submit's slot back if it was not turned into an open job."""
         if ticket.holds_slot:
             ticket.holds_slot = False
-            self._slots.settled()
+            self._slot_settled(ticket)
+
+    def _job_opened(self, job_id: str, now: float) -> None:
+        self._slots.opened(job_id, now)
+
+    def _slot_settled(self, _ticket: Ticket) -> None:
+        self._slots.settled()
 
     def job_closed(self, job_id: str) -> None:
         """Frees the slot of a job that was seen to have ended; an unknown job frees none."""
@@ -266,11 +284,12 @@ class Throttle:
             holds_slot: it is a submit that may still make a job, or whose job is not known yet.
             counted_until: the last moment at which the server may count it, if it has ended and was sent.
         """
+        is_news = number in self._others_in_flight or number not in self._others_slots
         if in_flight:
             self._others_in_flight.add(number)
         else:
             self._others_in_flight.discard(number)
-            if counted_until is not None and self._window is not None:
+            if is_news and counted_until is not None and self._window is not None:
                 self._window.hold(counted_until)
         if holds_slot and number not in self._others_slots:
             self._others_slots.add(number)

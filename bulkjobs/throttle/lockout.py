@@ -61,6 +61,11 @@ class Lockout:
         """Tells whether nobody has seen a throttle answer: it may have been among answers that were lost."""
         return self._doubts is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Tells whether there is neither a lock-out nor what follows it."""
+        return self.phase is Phase.OPEN
+
     def opens_at(self, now: float, in_flight: int) -> float:
         """Gives when the account may be open; not later than `now` if it is."""
         if self.phase is Phase.OPEN:
