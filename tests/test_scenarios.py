@@ -16,7 +16,6 @@ from support.scenarios.loop import Loop
 from support.scenarios.scenario import Work, parse
 
 AWAITED = {
-    "clock-set-while-it-is-down": "the history has wall times only, and nothing tells that the clock was set",
     "slots-of-minutes": "the next question waits for a tenth of a job's age",
     "slots-of-seconds": "the same, and for five seconds at least",
 }

@@ -36,7 +36,7 @@ def test_ids_go_through_every_fault_and_each_is_accounted_for(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_real_server_never_counts_more_than_the_limit(tmp_path: Path) -> None:
-    result = run_strict(StrictPlan(seconds=6.0, rate="20/500ms", answer_s=0.6, workers=20, kills=1), tmp_path)
+    result = run_strict(StrictPlan(seconds=6.0, rate="20/500ms", answer_s=0.6, workers=10, kills=1), tmp_path)
     print(result.table())
     assert result.violations == []
     assert result.figures["kills"] == 1

@@ -53,7 +53,10 @@ class StrictPlan:
     rate: str = "100/10s"
     answer_s: float = 15.0
     """Longest time from a request to its answer."""
-    workers: int = 100
+    runs: int = 2
+    """Processes at a time, which share the account."""
+    workers: int = 50
+    """Of each."""
     kills: int = 2
     seed: int = 1
 
@@ -80,7 +83,7 @@ def run_strict(plan: StrictPlan, folder: Path) -> Result:
         _Road(oracle.port, plan.answer_s / 2, plan.seed) as road,
     ):
         base_url = urlsplit(oracle.base_url)._replace(netloc=f"127.0.0.1:{road.port}").geturl()
-        kills = _send(plan, folder, launcher, base_url, result)
+        moments = _send(plan, folder, launcher, base_url, result)
         totals = oracle.totals()
     journal = folder / "books.posts.jsonl"
     posts = [json.loads(line) for line in journal.read_bytes().splitlines()]
@@ -90,7 +93,7 @@ def run_strict(plan: StrictPlan, folder: Path) -> Result:
     result.figures["fullest_window"] = totals["max_in_window"]
     times = [post["at"] for post in posts]
     result.figures["fullest_window_by_the_journal"] = _fullest(times, limit.period_s)
-    _measure_use(plan, times, kills, result)
+    _measure_use(plan, times, moments, result)
     if max(totals["max_in_window"], result.figures["fullest_window_by_the_journal"]) > limit.count:
         result.violations.append(f"a window held {totals['max_in_window']} requests, not {limit.count}")
     if totals["lockouts"]:
@@ -100,36 +103,45 @@ def run_strict(plan: StrictPlan, folder: Path) -> Result:
 
 
 def _send(plan: StrictPlan, folder: Path, launcher: Launcher, base_url: str, result: Result) -> list[float]:
-    """Runs the client, with kills in between, and gives when it was started and told to end, in Unix seconds."""
+    """Lets the runs send, one of them killed now and then, and gives when all was quiet at first and changed since.
+
+    Returns:
+        In Unix seconds: the start, each kill, the end.
+    """
     limit = plan.limit
-    ids = int(_SPARE * _CHUNK_IDS * limit.count * (plan.seconds / limit.period_s + 1))
-    (folder / "ids.txt").write_text("".join(f"{10**6 + number}\n" for number in range(ids)))
-    command = [
-        *("submit", "ids.txt", "--run", "the.run", "--json", "--chunk-size", str(_CHUNK_IDS)),
-        *("--base-url", base_url, "--rate", plan.rate, "--max-active-jobs", "none"),
-        *("--workers", str(plan.workers), "--on-unknown", "hold", "--pace", "none"),
-    ]
+    ids = int(_SPARE * _CHUNK_IDS * limit.count * (plan.seconds / limit.period_s + 1) / plan.runs)
 
-    def start() -> Session:
-        starts.append(time.time())
-        return launcher.start(command, folder=folder, environ={"BULKJOBS_ACCESS_TOKEN": TOKEN})
+    def start(run: int) -> Session:
+        command = [
+            *("submit", f"ids-{run}.txt", "--run", f"{run}.run", "--json", "--chunk-size", str(_CHUNK_IDS)),
+            *("--base-url", base_url, "--rate", plan.rate, "--max-active-jobs", "none", "--pace", "none"),
+            *("--workers", str(plan.workers), "--on-unknown", "hold"),
+        ]
+        environ = {"BULKJOBS_ACCESS_TOKEN": TOKEN}
+        return launcher.start(command, folder=folder, environ=environ, name=f"session-{run}")
 
-    starts: list[float] = []
-    session = start()
+    for run in range(plan.runs):
+        first = 10**6 * (run + 1)
+        (folder / f"ids-{run}.txt").write_text("".join(f"{first + number}\n" for number in range(ids)))
+    moments = [time.time()]
+    sessions = [start(run) for run in range(plan.runs)]
     for part in range(plan.kills + 1):
-        if session.wait_at_most(plan.seconds / (plan.kills + 1)):
-            told = (folder / "session.err").read_text()[-2000:]
+        killed = part % plan.runs
+        if sessions[killed].wait_at_most(plan.seconds / (plan.kills + 1)):
+            told = (folder / f"session-{killed}.err").read_text()[-2000:]
             result.violations.append(f"a session ended by itself: {told}")
             break
+        moments.append(time.time())
         if part < plan.kills:
-            session.send_signal(signal.SIGKILL)
-            session.wait()
-            session = start()
+            sessions[killed].send_signal(signal.SIGKILL)
+            sessions[killed].wait()
+            sessions[killed] = start(killed)
             result.figures["kills"] += 1
-    starts.append(time.time())
-    session.send_signal(signal.SIGTERM)
-    session.wait(_ENDING_S)
-    return starts
+    for session in sessions:
+        session.send_signal(signal.SIGTERM)
+    for session in sessions:
+        session.wait(_ENDING_S)
+    return moments
 
 
 def _fullest(times: Sequence[float], window_s: float) -> int:
@@ -144,7 +156,7 @@ def _fullest(times: Sequence[float], window_s: float) -> int:
     return most
 
 
-def _measure_use(plan: StrictPlan, times: Sequence[float], starts: Sequence[float], result: Result) -> None:
+def _measure_use(plan: StrictPlan, times: Sequence[float], moments: Sequence[float], result: Result) -> None:
     """Compares what was sent with what a client can send that does not know when a request is counted.
 
     That is N requests in each W + L seconds, L being the mean time to an answer; see `support.scenarios.optimum`.
@@ -152,15 +164,15 @@ def _measure_use(plan: StrictPlan, times: Sequence[float], starts: Sequence[floa
     limit = plan.limit
     cycle_s = limit.period_s + plan.answer_s / 2
     per_s = limit.count / cycle_s
-    result.figures["use_permille"] = int(1000 * len(times) / (per_s * (starts[-1] - times[0])))
+    result.figures["use_permille"] = int(1000 * len(times) / (per_s * (moments[-1] - times[0])))
     sent, measured_s = 0, 0.0
-    for start, end in pairwise(starts):
+    for start, end in pairwise(moments):
         since = start + _SETTLED_S * (cycle_s + plan.answer_s)
         cycles = int(max(0.0, end - since) / cycle_s)
         sent += sum(since <= at < since + cycles * cycle_s for at in times)
         measured_s += cycles * cycle_s
     if measured_s:
-        result.figures["use_permille_between_restarts"] = int(1000 * sent / (per_s * measured_s))
+        result.figures["use_permille_away_from_kills"] = int(1000 * sent / (per_s * measured_s))
 
 
 class _Road:
@@ -236,7 +248,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--rate", default="100/10s", metavar="N/WINDOW")
     parser.add_argument("--answer", type=float, default=15.0, metavar="S", help="longest time to an answer")
-    parser.add_argument("--workers", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=2, help="processes that share the account")
+    parser.add_argument("--workers", type=int, default=50, help="of each")
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(argv)
@@ -244,6 +257,7 @@ def main(argv: Sequence[str]) -> int:
         seconds=given.seconds,
         rate=given.rate,
         answer_s=given.answer,
+        runs=given.runs,
         workers=given.workers,
         kills=given.kills,
         seed=given.seed,

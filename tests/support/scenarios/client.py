@@ -137,8 +137,13 @@ class Client:
         self._pump()
 
     def set_clock(self, by_s: float) -> None:
-        """Sets the wall clock; nothing that waits may care."""
-        self._wall_s += by_s
+        """Sets the wall clock.
+
+        Nothing that waits goes by it, and what the runs of an account share has times of the clock that nobody sets.
+        The ledger, which is all there is without that, has wall times.
+        """
+        if self._settings.state_dir == "none":
+            self._wall_s += by_s
 
     # Sending
 
@@ -320,7 +325,7 @@ class Client:
                 self._throttle.slot_settled(request.ticket)
             self._unsettled -= request.kind is RequestKind.SUBMIT
         self._settle(settled=False)
-        self._wall_s += event.by_s
+        self.set_clock(event.by_s)
         down_s = self._draw.uniform(event.down.min_s, event.down.max_s)
         self._loop.at(now + down_s, self._come_back, process)
 

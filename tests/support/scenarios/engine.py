@@ -7,18 +7,23 @@ between the controller and the wire is covered as well. The clock is virtual; th
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import random
 import shutil
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from unittest import mock
 
+from bulkjobs.account.joining import open_throttle
+from bulkjobs.account.shared import SharedThrottle
 from bulkjobs.engine import Engine
+from bulkjobs.errors import LedgerError
 from bulkjobs.model import Evidence, Request
 from bulkjobs.rundir import RunDir
 from bulkjobs.simulator import Service
@@ -27,6 +32,7 @@ from bulkjobs.simulator.messages import Kind, SimReply
 from bulkjobs.sinks import open_sink
 from bulkjobs.sources import FileSource
 from bulkjobs.testing import EPOCH_UTC, VirtualClock, run_virtual
+from bulkjobs.throttle import Throttle
 from support.scenarios.optimum import Means
 from support.scenarios.playing import Report, report_of
 from support.scenarios.scenario import Event, Scenario
@@ -42,21 +48,48 @@ _MOST_SESSIONS: Final = 50
 def play_engine(scenario: Scenario, folder: Path) -> Report:
     """Plays a scenario for as many chunks as it says for the engine; `folder` is empty."""
     assert scenario.engine_chunks is not None
-    with Service(replace(scenario.config, job_time=scenario.job_times[0])) as service:
+    if scenario.settings.state_dir != "none":
+        scenario = replace(scenario, settings=replace(scenario.settings, state_dir=folder / "state"))
+    with (
+        Service(replace(scenario.config, job_time=scenario.job_times[0])) as service,
+        mock.patch("bulkjobs.access.open_throttle", _open_known_throttle),
+    ):
         return run_virtual(_World(scenario, service, folder).run())
 
 
+class _Run:
+    """Is one run, which process after process works at; several share the account."""
+
+    def __init__(self, folder: Path, number: int, chunks: int) -> None:
+        self.run_dir = folder / f"run-{number}"
+        self.image = folder / f"image-{number}"
+        self.source = folder / f"ids-{number}.txt"
+        first = _FIRST_ID + number * chunks
+        self.source.write_text("".join(f"{first + each}\n" for each in range(chunks)))
+        self.killed = asyncio.Event()
+        self.throttle: Throttle | None = None
+        """Of the process at work."""
+
+
+_RUN: contextvars.ContextVar[_Run] = contextvars.ContextVar("_RUN")
+
+
+@asynccontextmanager
+async def _open_known_throttle(*arguments: Any, **more: Any) -> AsyncIterator[Throttle]:
+    """Remembers the throttle of a process, so that a kill can keep it from leaving the account in order."""
+    async with open_throttle(*arguments, **more) as throttle:
+        _RUN.get().throttle = throttle
+        yield throttle
+
+
 class _World:
-    """Is a service, the way to it, a run directory, and what happens meanwhile."""
+    """Is a service, the way to it, the runs, and what happens meanwhile."""
 
     def __init__(self, scenario: Scenario, service: Service, folder: Path) -> None:
         self._scenario = scenario
         self._service = service
-        self._run_dir = folder / "run"
-        self._image = folder / "image"
-        self._source = folder / "ids.txt"
-        chunks = scenario.engine_chunks or 0
-        self._source.write_text("".join(f"{_FIRST_ID + number}\n" for number in range(chunks)))
+        chunks = (scenario.engine_chunks or 0) // scenario.processes
+        self._runs = [_Run(folder, number, chunks) for number in range(scenario.processes)]
         self._clock = VirtualClock()
         self._way = _Way(scenario, service)
         self._due: deque[Event] = deque()
@@ -66,11 +99,10 @@ class _World:
         began_s = time.process_time()
         loop = asyncio.get_running_loop()
         happening = [loop.create_task(self._happen(event)) for event in self._scenario.events]
-        for _ in range(_MOST_SESSIONS):
-            if await self._session():
-                break
+        looking = loop.create_task(self._keep_looking())
+        await asyncio.gather(*[loop.create_task(self._work_at(run)) for run in self._runs])
         finished_s = loop.time()
-        for task in happening:
+        for task in (*happening, looking):
             task.cancel()
         way = self._way
         return report_of(
@@ -88,52 +120,62 @@ class _World:
             cpu_s=time.process_time() - began_s,
         )
 
-    async def _session(self) -> bool:
-        """Runs a process to its end, or until it is killed; tells whether it ended by itself."""
-        killed = asyncio.Event()
-        paths = RunDir(self._run_dir)
-        engine = Engine(
+    async def _work_at(self, run: _Run) -> None:
+        """Lets process follow upon process until one ends by itself."""
+        _RUN.set(run)
+        for _ in range(_MOST_SESSIONS):
+            run.killed = asyncio.Event()
+            task = asyncio.ensure_future(self._new_engine(run).run())
+            dying = asyncio.ensure_future(run.killed.wait())
+            await asyncio.wait([task, dying], return_when=asyncio.FIRST_COMPLETED)
+            dying.cancel()
+            if task.done():
+                await task
+                return
+            await self._bury(run, task)
+        raise RuntimeError(f"it did not end within {_MOST_SESSIONS} sessions")
+
+    def _new_engine(self, run: _Run) -> Engine:
+        paths = RunDir(run.run_dir)
+        return Engine(
             self._scenario.settings,
             paths,
-            sources=[FileSource(self._source)],
+            sources=[FileSource(run.source)],
             sinks=[open_sink(paths.jobs)],
             observers=[],
             clock=self._clock,
-            transport=_Transport(self._service, self._clock, self._way, lambda: self._look(killed)),
+            transport=_Transport(self._service, self._clock, self._way, lambda: self._look(run)),
             jitter=random.Random(f"jitter/{self._scenario.seed}/{self._restarts}"),
         )
-        task = asyncio.ensure_future(engine.run())
-        dying = asyncio.ensure_future(killed.wait())
-        looking = asyncio.ensure_future(self._keep_looking(killed))
-        await asyncio.wait([task, dying], return_when=asyncio.FIRST_COMPLETED)
-        dying.cancel()
-        looking.cancel()
-        if task.done():
-            await task
-            return True
+
+    async def _bury(self, run: _Run, task: asyncio.Task[Any]) -> None:
+        """Ends what is left of a killed process, puts the files back as they were, and waits."""
         event = self._due.popleft()
         self._restarts += 1
         task.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, LedgerError):
             await task
-        shutil.rmtree(self._run_dir)
-        self._image.rename(self._run_dir)
+        shutil.rmtree(run.run_dir)
+        run.image.rename(run.run_dir)
         self._clock.epoch_utc += event.by_s
         await asyncio.sleep((event.down.min_s + event.down.max_s) / 2)
-        return False
 
-    async def _keep_looking(self, killed: asyncio.Event) -> None:
+    async def _keep_looking(self) -> None:
         """Looks while nothing is sent."""
         while True:
             await asyncio.sleep(1.0)
             if self._due and self._due[0].when != "in flight":
-                self._look(killed)
+                self._look(self._runs[self._restarts % len(self._runs)])
 
-    def _look(self, killed: asyncio.Event) -> None:
-        """Kills the process if a kill is due and this is its moment: what is on the disk now is what is left."""
-        if self._due and not killed.is_set() and self._way.is_moment(self._due[0]):
-            crash_image(self._run_dir, self._image)
-            killed.set()
+    def _look(self, run: _Run) -> None:
+        """Kills a process if a kill is due and this is its moment: what is on the disk now is what is left."""
+        dying = any(each.killed.is_set() for each in self._runs)
+        if not self._due or dying or not self._way.is_moment(self._due[0]):
+            return
+        crash_image(run.run_dir, run.image)
+        if isinstance(run.throttle, SharedThrottle):
+            run.throttle._broken = LedgerError("The process was killed.")
+        run.killed.set()
 
     async def _happen(self, event: Event) -> None:
         loop = asyncio.get_running_loop()

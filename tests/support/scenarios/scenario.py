@@ -160,6 +160,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         "base_url": BASE_URL,
         "login_url": LOGIN_URL,
         "access_token": Secret(TOKEN),
+        "state_dir": "default",
         "on_unknown": "hold",
         "chunk_size": 1,
     }
