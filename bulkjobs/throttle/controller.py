@@ -48,7 +48,7 @@ class Throttle:
         lockout_s: float,
         max_active_jobs: int | None,
         grace_s: float = GRACE_S,
-        slot_retry_s: float = 30.0,
+        slot_retry_s: float = 5.0,
     ) -> None:
         """Begins with an empty window, open, without jobs.
 
@@ -57,7 +57,7 @@ class Throttle:
             lockout_s: how long a throttle answer closes the account, without margin.
             max_active_jobs: how many jobs may be open at a time; None for no cap.
             grace_s: how long after we gave up on an answer the server may still count the request.
-            slot_retry_s: first wait before another try for slots that other people's jobs hold; it doubles
+            slot_retry_s: least wait before another try for slots that other people's jobs hold; it grows
                 up to `MAX_SLOT_RETRY_S`.
         """
         self._window = None if rate is None else Window(rate, grace_s)
@@ -123,6 +123,11 @@ class Throttle:
         """Tells whether a request admitted earlier may still begin: no lock-out has begun since."""
         return self._lockout.phase is not Phase.LOCKED
 
+    @property
+    def slots_held_by_others_since(self) -> float | None:
+        """Is since when jobs of others are known to hold slots; None when nothing is known of such jobs."""
+        return self._slots.held_by_others_since
+
     def decide(self, kind: RequestKind, now: float) -> Decision:
         """Tells whether a request of a kind may go now, and if not, what it waits for."""
         if kind is RequestKind.SUBMIT and (wait := self._slots.decide(now)):
@@ -181,8 +186,12 @@ class Throttle:
         self._slots.closed(job_id)
 
     def slots_full(self, now: float, reason: str) -> None:
-        """Takes the server's word that no job more may be open; it holds until a known job ends or a retry."""
+        """Takes the server's word that no job more may be open, although slots of ours are free."""
         self._slots.full(now, reason)
+
+    def jobs_listed(self, now: float, open_jobs: int) -> None:
+        """Takes how many jobs of the account the list shows as open, ours and others'."""
+        self._slots.listed(now, open_jobs)
 
     def _count(self, now: float, outcome: Outcome) -> None:
         """Counts an ended request, and what it says about the limit.
