@@ -26,7 +26,7 @@ _USED_SHARE: Final = 0.98
 _PRICES: Final = tuple(0.001 * 2**step for step in range(10))
 """Prices that are compared, as shares of the time in which a slot turns over: up to half of it."""
 _CHEAP_SHARE: Final = 0.01
-_AS_GOOD: Final = 0.997
+_AS_GOOD: Final = 0.995
 """Where a higher price gets nearly as many jobs through, it is preferred: it saves questions."""
 
 
@@ -43,7 +43,7 @@ class Terms:
 
 
 def best_terms(
-    durations: Durations, *, rate: Rate | None, open_jobs: int, answer_s: float, told: float, reach: int
+    durations: Durations, *, rate: Rate | None, open_jobs: float, answer_s: float, told: float, reach: int
 ) -> Terms:
     """Gives the terms on which the account gets the most jobs through.
 

@@ -38,6 +38,7 @@ _SCOUT_SHARE: Final = 0.125
 for as if a question cost only this share, and durations are learned from these alone, so that no chance decides."""
 _ENOUGH: Final = 16
 """Durations to learn from every job at first."""
+_OPEN_FADING: Final = 0.99
 _REMEMBERED: Final = 16
 """Answers that a mean is taken over."""
 _HIDDEN_SHARE: Final = 1.0
@@ -100,8 +101,8 @@ class PollPlan:
         self._terms = Terms()
         self._opened = 0
         self._at = 0.0
-        self._open = 1
-        """Jobs that were open when the last question left."""
+        self._open = 1.0
+        """The most jobs that were open together lately: a slot that waits for its next submit is one in use."""
         self._answer_s = 0.0
         self._told = 1.0
         """Jobs that a question told of, on average over the last ones."""
@@ -169,7 +170,7 @@ class PollPlan:
     def sent(self, question: Question, now: float) -> None:
         """Takes that a question leaves now."""
         self._budget.spent()
-        self._open = len(self._jobs)
+        self._open = max(len(self._jobs), _OPEN_FADING * self._open)
         for job_id in question.jobs:
             if job := self._jobs.get(job_id):
                 job.asked_s = max(job.asked_s, now - job.accepted_at)
@@ -299,8 +300,8 @@ class PollPlan:
             return due, math.inf
         return due, taken[-1 if patience_s else 0][0]
 
-    def _reach(self, now: float, open_jobs: int) -> int:
+    def _reach(self, now: float, open_jobs: float) -> int:
         """Gives how many jobs one question can tell of."""
         if not self._pages.usable(now, self._rate):
             return 1
-        return max(1, min(open_jobs, PAGE_JOBS))
+        return max(1, min(math.ceil(open_jobs), PAGE_JOBS))
