@@ -9,6 +9,7 @@ from typing import Final
 
 from bulkjobs.account.auth import Authenticator, authenticator_from
 from bulkjobs.account.gate import Gate
+from bulkjobs.account.joining import open_throttle
 from bulkjobs.account.listing import JobReader
 from bulkjobs.api import HttpTransport
 from bulkjobs.endpoints import Endpoint
@@ -44,6 +45,7 @@ async def open_access(
     endpoint: Endpoint,
     ledger: Ledger,
     *,
+    run_id: str,
     transport: Transport | None,
     clock: Clock,
     halt: Halt,
@@ -57,6 +59,7 @@ async def open_access(
         settings: checked values.
         endpoint: kind of job.
         ledger: of the run.
+        run_id: of the run.
         transport: carries requests; None makes the real one.
         clock: wall clock.
         halt: pulled when there is no token.
@@ -64,8 +67,9 @@ async def open_access(
         uniform: gives numbers in [0, 1) for waits.
         probe: the first request goes alone.
     """
-    gate, open_jobs = await _gate(settings, ledger, clock=clock, emit=emit, probe=probe)
     async with AsyncExitStack() as stack:
+        throttle = await stack.enter_async_context(open_throttle(settings, run_id, clock=clock, emit=emit))
+        gate, open_jobs = await _gate(settings, ledger, throttle, clock=clock, emit=emit, probe=probe)
         if transport is None:
             transport = await stack.enter_async_context(
                 HttpTransport(
@@ -115,17 +119,18 @@ async def open_access(
 
 
 async def _gate(
-    settings: Settings, ledger: Ledger, *, clock: Clock, emit: Callable[[Event], None], probe: bool
+    settings: Settings,
+    ledger: Ledger,
+    throttle: Throttle,
+    *,
+    clock: Clock,
+    emit: Callable[[Event], None],
+    probe: bool,
 ) -> tuple[Gate, list[OpenJob]]:
     """Makes the gate as the last session left it; `probe`: its first request goes alone."""
-    throttle = Throttle(
-        rate=settings.rate,
-        lockout_s=settings.effective_lockout_s,
-        max_active_jobs=settings.max_active_jobs,
-    )
     gate = Gate(
         throttle,
-        pace=settings.effective_pace,
+        pace=settings.pace,
         clock=clock,
         observer=emit,
         on_lockout=ledger.lockout,
@@ -135,14 +140,11 @@ async def _gate(
     # What began, or ended, longer ago than this cannot count any more.
     counts_s = window_s + settings.request_timeout_s + GRACE_S
     state = await ledger.account_state(clock.utc() - counts_s)
-    locked_until_utc = state.locked_until_utc
-    if probe or any(ended_utc is None for _, ended_utc in state.history):
-        # One of the answers that died with the process may have been a lock-out: one request finds out.
-        # To a status request as well as to a submission.
-        locked_until_utc = max(locked_until_utc or 0.0, clock.utc())
     gate.restore(
         history_utc=state.history,
-        locked_until_utc=locked_until_utc,
+        locked_until_utc=state.locked_until_utc,
+        # One of the answers that died with the process may have been a throttle, to a submission or to another.
+        suspect=probe or any(ended_utc is None for _, ended_utc in state.history),
         learned_limit=state.learned_limit,
         open_jobs=[job.job_id for job in state.open_jobs],
     )

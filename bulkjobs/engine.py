@@ -205,6 +205,7 @@ class Engine:
                     self._settings,
                     self._endpoint,
                     ledger,
+                    run_id=run.run_id,
                     transport=self._transport,
                     clock=self._clock,
                     halt=self._halt,

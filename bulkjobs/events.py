@@ -30,6 +30,7 @@ __all__ = [
     "RunStarted",
     "SlotsFull",
     "SourceProgress",
+    "StateNotShared",
     "Stopping",
     "SubmitsPaused",
     "SubmitsResumed",
@@ -181,10 +182,17 @@ class LockoutEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitLearned:
-    """A lock-out below the configured limit taught a lower one."""
+    """A lock-out below the limit taught a lower one, or it rises again after one, or while it is being found out."""
 
     requests: int
     window_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateNotShared:
+    """What the account has used up cannot be shared with its other runs on this machine: each counts for itself."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +280,7 @@ Event = (
     | LockedOut
     | LockoutEnded
     | LimitLearned
+    | StateNotShared
     | SubmitsPaused
     | OneSubmitTries
     | SubmitsResumed

@@ -170,6 +170,7 @@ class Run:
 
     def start_anew(self, crash: str = "") -> int:
         environ = {"BULKJOBS_ACCESS_TOKEN": TOKEN, "CRASH": crash, "PATH": os.environ["PATH"]}
+        environ["XDG_STATE_HOME"] = str(self.folder / "state")
         program = [sys.executable, str(Path(crashing.__file__)), *self.command, *ON_UNKNOWN["hold"]]
         with (self.folder / "session.err").open("ab") as stderr:
             return subprocess.run(

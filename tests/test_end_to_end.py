@@ -69,7 +69,12 @@ class Town:
             process = subprocess.Popen(
                 [sys.executable, "-m", "bulkjobs", *arguments],
                 cwd=self.folder,
-                env={**options.pop("environ", {}), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+                env={
+                    "XDG_STATE_HOME": str(self.folder / "state"),
+                    **options.pop("environ", {}),
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": str(ROOT),
+                },
                 stderr=stderr,
                 **options,
             )

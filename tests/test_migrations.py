@@ -314,6 +314,7 @@ def test_a_newer_ledger_is_refused_untouched(ledger: Path) -> None:
 
 def bulkjobs(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(OLD.parent.parent.parent)}
+    environ["XDG_STATE_HOME"] = str(folder / "state")
     return subprocess.run(
         [sys.executable, "-m", "bulkjobs", *arguments],
         cwd=folder,

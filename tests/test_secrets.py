@@ -330,6 +330,7 @@ def start(server: RawHttp, *more: str, **streams) -> subprocess.Popen[bytes]:
         "PYTHONPATH": str(ROOT),
         "BULKJOBS_ACCESS_TOKEN": TOKEN,
         "TMPDIR": "../tmp",
+        "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],
     }
     command = [sys.executable, "-X", "dev", "-W", "ignore", "-m", "bulkjobs", *options(server, *more)]
     return subprocess.Popen(command, env={**environ, "TERM": "xterm-256color", "COLUMNS": "200"}, **streams)

@@ -33,6 +33,7 @@ from bulkjobs.events import (
     RunStarted,
     SlotsFull,
     SourceProgress,
+    StateNotShared,
     Stopping,
     SubmitsPaused,
     SubmitsResumed,
@@ -109,7 +110,10 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
         case SubmitsPaused() | OneSubmitTries() | SubmitsResumed():
             return _pausing(event)
         case LimitLearned():
-            text = f"The account takes fewer requests than --rate: {event.requests} in {event.window_s:g} s."
+            text = f"From now on at most {event.requests} requests go out in {event.window_s:g} s, as was learned."
+            return Saying(level=Level.WARN, text=text, repeats="limit")
+        case StateNotShared():
+            text = f"Other runs of this account are not taken into account: {_ended(event.reason)}"
             return Saying(level=Level.WARN, text=text)
         case SlotsFull():
             return Saying(

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from bulkjobs.settings.options import OPTIONS, Option
 from bulkjobs.settings.settings import Settings, merge
-from bulkjobs.settings.values import Rate, Secret, parse_duration, parse_rate
+from bulkjobs.settings.values import Rate, Secret, default_pace, parse_duration, parse_rate
 
-__all__ = ["OPTIONS", "Option", "Rate", "Secret", "Settings", "merge", "parse_duration", "parse_rate"]
+__all__ = [
+    "OPTIONS",
+    "Option",
+    "Rate",
+    "Secret",
+    "Settings",
+    "default_pace",
+    "merge",
+    "parse_duration",
+    "parse_rate",
+]

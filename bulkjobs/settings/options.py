@@ -133,11 +133,14 @@ def _time(high_s: float) -> Kind:
     )
 
 
-def _rate(*words: str) -> Kind:
+def _rate(*words: str, auto: bool) -> Kind:
     return Kind(
-        may_be="N/TIME with N from 1 to 10,000,000 and TIME above 0 and up to 1d, such as 900/5m, or none",
+        may_be="N/TIME with N from 1 to 10,000,000 and TIME above 0 and up to 1d, such as 900/5m, or "
+        + ("auto, auto/TIME or none" if auto else "none"),
         parse=parse_rate,
-        holds=lambda value: value is None or isinstance(value, Rate) or value in words,
+        holds=lambda value: (
+            value is None or (isinstance(value, Rate) and auto >= value.auto) or value in words
+        ),
     )
 
 
@@ -222,10 +225,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--rate",
         field="rate",
-        kind=_rate(),
+        kind=_rate(auto=True),
         metavar="N/TIME",
         default="900/5m",
-        help="Requests the account may make in any such period; none for no limit.",
+        help="Requests the account may make in any such period; none for no limit, auto to find it out.",
     ),
     Option(
         name="--lockout",
@@ -238,7 +241,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--pace",
         field="pace",
-        kind=_rate("default"),
+        kind=_rate("default", auto=False),
         metavar="N/TIME",
         default="4 times --rate, at least 10/1s",
         help="Short-term pace within --rate; none for as fast as the workers go.",
@@ -250,6 +253,26 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar="N",
         default="2",
         help="Unfinished jobs the server allows at a time; none for no cap.",
+    ),
+    Option(
+        name="--account",
+        field="account",
+        kind=_text("a name"),
+        metavar="NAME",
+        default="the client id, or the access token",
+        help="Name of the account, where several keys or tokens share one limit.",
+    ),
+    Option(
+        name="--state-dir",
+        field="state_dir",
+        kind=Kind(
+            may_be="a path, or none",
+            parse=lambda text: "none" if text.strip().lower() == "none" else _PATH.parse(text),
+            holds=lambda value: value in ("none", "default") or _PATH.holds(value),
+        ),
+        metavar="DIR",
+        default="~/.local/state/bulkjobs",
+        help="Where runs of one account on this machine share what it has used up; none to share nothing.",
     ),
     Option(
         name="--chunk-size",

@@ -9,12 +9,12 @@ after waits that grow with the time waited, or at once when the job list shows t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bulkjobs.throttle.decisions import WaitForSlot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["MAX_SLOT_RETRY_S", "Slots"]
 
@@ -121,3 +121,25 @@ class Slots:
     def restore(self, open_jobs: Iterable[str]) -> None:
         """Takes up the jobs of an earlier process."""
         self._open.update(open_jobs)
+
+    def state(self) -> dict[str, Any]:
+        """Gives what another process of the account must know, as plain values; empty if nothing is known of others."""
+        if self._usable == math.inf:
+            return {}
+        return {
+            "usable": self._usable,
+            "full_since": self._full_since,
+            "retry_at": self._retry_at,
+            "listed": None if self._listed == math.inf else self._listed,
+            "reason": self._reason,
+        }
+
+    def load(self, state: Mapping[str, Any], shift_s: float) -> None:
+        """Takes up what `state` gave; `shift_s` is what has to be added to its times."""
+        if not state:
+            self._usable = math.inf
+            return
+        listed = state["listed"]
+        self._usable, self._listed = state["usable"], math.inf if listed is None else listed
+        self._full_since, self._retry_at = state["full_since"] + shift_s, state["retry_at"] + shift_s
+        self._reason = state["reason"]
