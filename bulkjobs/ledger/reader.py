@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bulkjobs.errors import InternalError
 from bulkjobs.ledger import queries
+from bulkjobs.ledger.durations import job_durations
 from bulkjobs.ledger.values import AccountState, ChunkRow, Counts, KnownJob, RunRow, SourceRow, VerdictRow
 from bulkjobs.ledger.writer import Writer
 from bulkjobs.model import ChunkState, JobRecord
@@ -120,3 +121,7 @@ class LedgerReader:
     async def baseline(self) -> frozenset[str] | None:
         """Gives the jobs that the server listed before the first chunk went out; None when it was not asked."""
         return await self._writer.call(queries.baseline)
+
+    async def job_durations(self, most: int) -> list[float]:
+        """Gives how long the last jobs took until their end was seen, in seconds, the oldest first."""
+        return await self._writer.call(lambda database: job_durations(database, most))

@@ -7,6 +7,7 @@ submits leave room for, `pages` when the job list is worth asking; `plan` puts t
 
 from __future__ import annotations
 
+from bulkjobs.polling.durations import DURATIONS_KEPT
 from bulkjobs.polling.plan import PollPlan, Question
 
-__all__ = ["PollPlan", "Question"]
+__all__ = ["DURATIONS_KEPT", "PollPlan", "Question"]

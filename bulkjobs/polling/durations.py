@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Durations"]
+__all__ = ["DURATIONS_KEPT", "Durations"]
 
-_KEPT: Final = 64
+DURATIONS_KEPT: Final = 64
 _FADING: Final = 0.97
 """Each duration seen makes the earlier ones weigh so much less: all of them weigh about 30 at most, so that some
 fifteen jobs are enough to change the mind, and a kind that makes up a tenth of the jobs is not forgotten."""
@@ -59,7 +59,7 @@ class Durations:
 
     def __init__(self) -> None:
         """Begins with nothing known."""
-        self._seen: deque[tuple[float, float]] = deque(maxlen=_KEPT)
+        self._seen: deque[tuple[float, float]] = deque(maxlen=DURATIONS_KEPT)
         self._new = 0
         self._edges: list[float] = []
         self._mass: list[float] = []

@@ -26,6 +26,7 @@ _FIRST_PAUSE_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 3_600.0
 _PAUSE_REQUESTS: Final = 50
 """The first pause is at least as long as so many requests take at the account's rate."""
+_MOST_WRONG: Final = 2
 _CHECK_EVERY: Final = 8
 """One in so many pages that show a job as open is checked by asking for that job."""
 
@@ -33,7 +34,17 @@ _CHECK_EVERY: Final = 8
 class Pages:
     """Keeps the page of the list that shows our jobs, and the trust in it."""
 
-    __slots__ = ("_closed_until", "_empty", "_full", "_pause_s", "_rate", "_unchecked", "_useless", "page")
+    __slots__ = (
+        "_closed_until",
+        "_empty",
+        "_full",
+        "_pause_s",
+        "_rate",
+        "_unchecked",
+        "_useless",
+        "_wrong",
+        "page",
+    )
 
     def __init__(self) -> None:
         """Begins at the first page, with trust."""
@@ -44,6 +55,7 @@ class Pages:
         """The first page known to lie behind the end."""
         self._useless = 0
         self._unchecked = 0
+        self._wrong = 0
         self._closed_until = float("-inf")
         self._pause_s = 0.0
         self._rate: Rate | None = None
@@ -79,10 +91,25 @@ class Pages:
         self._unchecked = (self._unchecked + 1) % _CHECK_EVERY
         return self._unchecked == 0
 
+    def confirmed(self) -> None:
+        """Takes it that a job was as open as a page had shown it."""
+        self._wrong = 0
+
+    def contradicted(self, now: float) -> None:
+        """Takes it that a job had ended which a page had just shown as open. Once, that may be a chance."""
+        self._wrong += 1
+        if self._wrong >= _MOST_WRONG:
+            self._wrong = 0
+            self.distrust(now)
+
     def distrust(self, now: float) -> None:
         """Leaves the list alone for a while, longer each time."""
         rate = self._rate
-        first_s = _FIRST_PAUSE_S if rate is None else max(_FIRST_PAUSE_S, _PAUSE_REQUESTS * rate.period_s / rate.count)
+        first_s = (
+            _FIRST_PAUSE_S
+            if rate is None
+            else max(_FIRST_PAUSE_S, _PAUSE_REQUESTS * rate.period_s / rate.count)
+        )
         self._pause_s = max(first_s, min(2 * self._pause_s, _LONGEST_PAUSE_S))
         self._closed_until = now + self._pause_s
         self._useless, self._full, self._empty = 0, 0, None

@@ -29,13 +29,19 @@ _LONGEST_S: Final = 600.0
 """A question each ten minutes costs nothing, and durations may change."""
 _MOST_UNDER_WAY: Final = 4
 """Questions after one job without an answer."""
+_OVERDUE: Final = 10.0
+_OVERDUE_S: Final = 10.0
+"""An answer that takes so many times as long as others, and at least this long, is not waited for."""
 _FIRST_RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 60.0
 """A question that failed is asked again after a wait that doubles from the one to the other."""
 _SCOUT_EVERY: Final = 32
 _SCOUT_SHARE: Final = 0.125
-"""Where questions are dear a job is asked for when it has surely ended, which teaches nothing. One in so many is asked
-for as if a question cost only this share, and durations are learned from these alone, so that no chance decides."""
+"""Where questions are dear a job is asked for when it has surely ended, which teaches nothing. One in so many is
+asked for as if a question cost only this share, and durations are learned from these alone."""
+_LEAST_LOOK_S: Final = 2.0
+_LOOK_SHARE: Final = 0.1
+"""While others hold slots the list is looked at after this share of the time that was waited for them."""
 _ENOUGH: Final = 16
 """Durations to learn from every job at first."""
 _OPEN_FADING: Final = 0.99
@@ -63,6 +69,7 @@ class _Job:
         "accepted_at",
         "alone_until",
         "asked_s",
+        "checks_page",
         "due_at",
         "failures",
         "not_before",
@@ -80,6 +87,8 @@ class _Job:
         self.not_before = -math.inf
         self.due_at = math.inf
         self.alone_until = -math.inf
+        self.checks_page = False
+        """It is asked for because a page showed it as open."""
         self.scout = scout
         """The durations are learned from it."""
 
@@ -101,6 +110,8 @@ class PollPlan:
         self._terms = Terms()
         self._opened = 0
         self._at = 0.0
+        self._others_since: float | None = None
+        self._looked_at = -math.inf
         self._open = 1.0
         """The most jobs that were open together lately: a slot that waits for its next submit is one in use."""
         self._answer_s = 0.0
@@ -125,10 +136,11 @@ class PollPlan:
         self._opened += 1
         scout = self._terms.cheap or len(self._durations) < _ENOUGH or self._opened % _SCOUT_EVERY == 0
         job = self._jobs[job_id] = _Job(accepted_at, scout=scout)
-        self._budget.submitted()
         if at_once:
             self._due(job_id, job, now)
         else:
+            self._budget.submitted()
+            job.not_before = now + self._least_s
             self._plan(job_id, job, now)
 
     def forget(self, job_id: str) -> None:
@@ -148,28 +160,38 @@ class PollPlan:
         """
         if rate != self._rate:
             self._rate = rate
-            self._learn_price()
+            self._set_terms()
         self._at = now
-        due, at = self._due_together(now)
-        if not due:
+        at = min(self._due_together(now)[1], self._look_at(now))
+        if at == math.inf:
             return math.inf
-        opens_at = self._budget.opens_at(now, rate, reach=self._reach(now, len(self._jobs)), taught=len(self._durations) > 0)
+        opens_at = self._budget.opens_at(
+            now, rate, reach=self._reach(now, len(self._jobs)), taught=len(self._durations) > 0
+        )
         return max(at, opens_at)
+
+    def watch_others(self, since: float | None) -> None:
+        """Takes since when jobs of others hold slots of the account: the list shows their end, so it is looked at."""
+        self._others_since = since
 
     def choose(self, now: float, rate: Rate | None) -> Question | None:
         """Gives the question to be asked now; None if there is none yet."""
         if self.next_at(now, rate) > now:
             return None
-        due, _ = self._due_together(now)
+        due, at = self._due_together(now)
+        if at > now:  # only the list is
+            return Question(jobs=(), page=self._pages.page)
         if self._pages.usable(now, rate):
             listed = tuple(job_id for job_id in due if self._jobs[job_id].alone_until <= now)
             if len(listed) > 1:
                 return Question(jobs=listed, page=self._pages.page)
-        return Question(jobs=due[:1])
+        return Question(jobs=tuple(due[:1]))
 
     def sent(self, question: Question, now: float) -> None:
         """Takes that a question leaves now."""
         self._budget.spent()
+        if question.page is not None:
+            self._looked_at = now
         self._open = max(len(self._jobs), _OPEN_FADING * self._open)
         for job_id in question.jobs:
             if job := self._jobs.get(job_id):
@@ -179,7 +201,13 @@ class PollPlan:
                 self._plan(job_id, job, now)
 
     def answered(
-        self, question: Question, sent_at: float, now: float, ended: Mapping[str, bool], *, rows: int | None = None
+        self,
+        question: Question,
+        sent_at: float,
+        now: float,
+        ended: Mapping[str, bool],
+        *,
+        rows: int | None = None,
     ) -> None:
         """Takes the end of a question.
 
@@ -191,39 +219,47 @@ class PollPlan:
             rows: how many jobs stand on the page; None if there was no page, whatever was asked for.
         """
         asked = [job_id for job_id in question.jobs if job_id in self._jobs]
+        shown = sum(job_id in ended for job_id in asked)
         for job_id in asked:
             self._jobs[job_id].under_way -= 1
-        learned = False
         self._answer_s += (now - sent_at - self._answer_s) / (_REMEMBERED if self._answer_s else 1)
-        if told := sum(job_id in ended for job_id in asked):
-            self._told += (told - self._told) / _REMEMBERED
+        if shown:
+            self._told += (shown - self._told) / _REMEMBERED
+        learned = False
         for job_id, is_over in ended.items():
             if is_over:
                 learned |= self._finished(job_id, sent_at, now)
-            elif job := self._jobs.get(job_id):
-                job.unfinished_s = max(job.unfinished_s, sent_at - job.accepted_at)
-                job.failures = 0
+            else:
+                self._unfinished(job_id, sent_at, alone=question.page is None)
         if learned:
-            self._learn_price()
+            self._set_terms()
         if question.page is not None:
-            self._take_page(now, wanted=len(asked), shown=told, rows=rows)
+            self._take_page(now, wanted=len(asked), shown=shown, rows=rows)
         for job_id in asked:
-            if job := self._jobs.get(job_id):
-                self._replan(job_id, job, now, told=job_id in ended, listed=question.page is not None)
+            self._replan(job_id, now, told=job_id in ended, listed=question.page is not None)
         others = self._jobs if learned and len(self._jobs) <= PAGE_JOBS else ended
         for job_id in others:
-            if (job := self._jobs.get(job_id)) and job_id not in question.jobs:
+            if (job := self._jobs.get(job_id)) and job_id not in asked:
                 self._plan(job_id, job, now)
 
     def _finished(self, job_id: str, sent_at: float, now: float) -> bool:
+        """Drops a job that has ended; tells whether what is known of durations has changed."""
         job = self._jobs.pop(job_id, None)
         if job is None:
             return False
-        if not job.scout:
-            return False
-        return self._durations.learn(job.unfinished_s, sent_at - job.accepted_at)
+        if job.checks_page:
+            self._pages.contradicted(now)
+        return job.scout and self._durations.learn(job.unfinished_s, sent_at - job.accepted_at)
 
-    def _learn_price(self) -> None:
+    def _unfinished(self, job_id: str, sent_at: float, *, alone: bool) -> None:
+        if job := self._jobs.get(job_id):
+            job.unfinished_s = max(job.unfinished_s, sent_at - job.accepted_at)
+            job.failures = 0
+            if alone and job.checks_page:
+                job.checks_page, job.alone_until = False, -math.inf
+                self._pages.confirmed()
+
+    def _set_terms(self) -> None:
         if len(self._durations):
             self._terms = best_terms(
                 self._durations,
@@ -240,10 +276,18 @@ class PollPlan:
         elif wanted:
             self._pages.read(now, rows=rows, wanted=wanted, shown=shown)
 
-    def _replan(self, job_id: str, job: _Job, now: float, *, told: bool, listed: bool) -> None:
-        """Plans the next question after a job that was asked for and is open still."""
+    def _replan(self, job_id: str, now: float, *, told: bool, listed: bool) -> None:
+        """Plans the next question after a job that was asked for, if it is open still."""
+        job = self._jobs.get(job_id)
+        if job is None:
+            return
         if told:
-            self._plan(job_id, job, now)
+            if listed and self._pages.doubted():
+                job.checks_page, job.alone_until = True, math.inf
+            if job.checks_page:
+                self._due(job_id, job, max(now, job.not_before))
+            else:
+                self._plan(job_id, job, now)
             return
         # Nothing was learned of it: as if it had not been asked for.
         job.asked_s = job.unfinished_s
@@ -261,10 +305,11 @@ class PollPlan:
             self._due(job_id, job, math.inf)
             return
         price_s = self._terms.price_s * (_SCOUT_SHARE if job.scout else 1.0)
-        at_age_s = self._durations.next_question(job.unfinished_s, max(job.asked_s, job.unfinished_s), price_s)
-        due_at = job.accepted_at + at_age_s
-        if not job.under_way:
-            due_at = min(due_at, now + _LONGEST_S)
+        at_age_s = self._durations.next_question(
+            job.unfinished_s, max(job.asked_s, job.unfinished_s), price_s
+        )
+        longest_s = max(_OVERDUE_S, _OVERDUE * self._answer_s) if job.under_way else _LONGEST_S
+        due_at = min(job.accepted_at + at_age_s, now + longest_s)
         self._due(job_id, job, max(due_at, job.not_before))
 
     def _due(self, job_id: str, job: _Job, due_at: float) -> None:
@@ -277,6 +322,13 @@ class PollPlan:
         heap = self._heap
         while heap and ((job := self._jobs.get(heap[0][2])) is None or job.due_at != heap[0][0]):
             heappop(heap)
+
+    def _look_at(self, now: float) -> float:
+        """Gives when the list should be looked at because jobs of others may have ended."""
+        if self._others_since is None or not self._pages.usable(now, self._rate):
+            return math.inf
+        last = max(self._looked_at, self._others_since)
+        return last + max(_LEAST_LOOK_S, _LOOK_SHARE * (last - self._others_since))
 
     def _due_together(self, now: float) -> tuple[list[str], float]:
         """Gives the jobs that one question is to tell of, the first due first, and when it is to be asked."""

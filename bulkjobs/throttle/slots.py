@@ -123,7 +123,7 @@ class Slots:
         self._open.update(open_jobs)
 
     def state(self) -> dict[str, Any]:
-        """Gives what another process of the account must know, as plain values; empty if nothing is known of others."""
+        """Gives what another process of the account must know, as plain values; nothing if there are no others."""
         if self._usable == math.inf:
             return {}
         return {

@@ -56,7 +56,9 @@ class SlotServer:
         if self.shows == "nothing":
             return {}
         numbers = range(len(self.ends))
-        shown = (numbers if self.shows == "oldest first" else numbers[::-1])[(number - 1) * _PAGE : number * _PAGE]
+        shown = (numbers if self.shows == "oldest first" else numbers[::-1])[
+            (number - 1) * _PAGE : number * _PAGE
+        ]
         return {str(one): self.ends[one] <= now for one in shown}
 
 
@@ -89,7 +91,9 @@ class Figures:
 
 
 class _Run:
-    def __init__(self, server: SlotServer, rate: Rate | None, *, capacity: int, least_s: float | None) -> None:
+    def __init__(
+        self, server: SlotServer, rate: Rate | None, *, capacity: int, least_s: float | None
+    ) -> None:
         self.server = server
         self.rate = rate
         self.throttle = Throttle(rate=rate, lockout_s=300.0, max_active_jobs=capacity)
@@ -163,7 +167,9 @@ class _Run:
                 page = {job: self.server.ends[int(job)] <= when for job in question.jobs}
             else:
                 page = self.server.page(question.page, when)
-            self.at(now + self.server.answer_s, lambda when: self._answered(when, ticket, question, now, page))
+            self.at(
+                now + self.server.answer_s, lambda when: self._answered(when, ticket, question, now, page)
+            )
 
         self.at(now + self.server.answer_s / 2, seen)
 
@@ -197,7 +203,9 @@ def play(
     share = 1.0 if shows == "nothing" else 1 / min(slots, _PAGE)
     return Figures(
         finished=sum(end <= seconds for end in server.ends),
-        best=optimum(_drawn(draw, seed), slots=slots, rate=rate, seconds=seconds, answer_s=answer_s, share=share),
+        best=optimum(
+            _drawn(draw, seed), slots=slots, rate=rate, seconds=seconds, answer_s=answer_s, share=share
+        ),
         submits=run.submits,
         questions=run.questions,
         pages=run.pages,
@@ -207,7 +215,13 @@ def play(
 
 
 def optimum(
-    durations: Iterator[float], *, slots: int, rate: Rate | None, seconds: float, answer_s: float, share: float
+    durations: Iterator[float],
+    *,
+    slots: int,
+    rate: Rate | None,
+    seconds: float,
+    answer_s: float,
+    share: float,
 ) -> int:
     """Counts the jobs that a client could finish which knows when each will end.
 
