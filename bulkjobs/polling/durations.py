@@ -141,7 +141,17 @@ class Durations:
             questions += (ended - before) * bisect_left(asked, age_s + answer_s)
             seen_s += (ended - before) * age_s
             before = ended
-        return questions / before, seen_s / before
+        # Those that so many questions do not reach.
+        left = self._total - before
+        return (
+            (questions + left * len(asked)) / self._total,
+            (seen_s + left * max(asked[-1], self._edges[-1])) / self._total,
+        )
+
+    def chance(self, age_s: float, later_s: float) -> float:
+        """Gives how likely a job that was unfinished at one age ends before a later one."""
+        longer = self.longer_than(age_s)
+        return 1 - self.longer_than(later_s) / longer if longer > _NOTHING else 1.0
 
     def longest_of(self, many: int) -> float:
         """Gives the age at which so many jobs that began together have most likely all ended."""

@@ -27,14 +27,17 @@ _LONGEST_PAUSE_S: Final = 3_600.0
 _PAUSE_REQUESTS: Final = 50
 """The first pause is at least as long as so many requests take at the account's rate."""
 _MOST_WRONG: Final = 2
-_CHECK_EVERY: Final = 8
-"""One in so many pages that show a job as open is checked by asking for that job."""
+_FIRST_UNCHECKED: Final = 2
+_MOST_UNCHECKED: Final = 32
+"""One in so many pages that show a job as open is checked by asking for that job: the one at first, the other once
+pages were right."""
 
 
 class Pages:
     """Keeps the page of the list that shows our jobs, and the trust in it."""
 
     __slots__ = (
+        "_check_every",
         "_closed_until",
         "_empty",
         "_full",
@@ -55,6 +58,7 @@ class Pages:
         """The first page known to lie behind the end."""
         self._useless = 0
         self._unchecked = 0
+        self._check_every = _FIRST_UNCHECKED
         self._wrong = 0
         self._closed_until = float("-inf")
         self._pause_s = 0.0
@@ -88,16 +92,21 @@ class Pages:
 
     def doubted(self) -> bool:
         """Tells whether a job that a page shows as open should be asked for itself, to check the list."""
-        self._unchecked = (self._unchecked + 1) % _CHECK_EVERY
-        return self._unchecked == 0
+        self._unchecked += 1
+        if self._unchecked < self._check_every:
+            return False
+        self._unchecked = 0
+        return True
 
     def confirmed(self) -> None:
         """Takes it that a job was as open as a page had shown it."""
         self._wrong = 0
+        self._check_every = min(2 * self._check_every, _MOST_UNCHECKED)
 
     def contradicted(self, now: float) -> None:
         """Takes it that a job had ended which a page had just shown as open. Once, that may be a chance."""
         self._wrong += 1
+        self._check_every = _FIRST_UNCHECKED
         if self._wrong >= _MOST_WRONG:
             self._wrong = 0
             self.distrust(now)

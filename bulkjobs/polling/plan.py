@@ -8,7 +8,7 @@ job: where jobs are as short as the answers take, waiting for each answer would 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -39,12 +39,16 @@ _SCOUT_EVERY: Final = 32
 _SCOUT_SHARE: Final = 0.125
 """Where questions are dear a job is asked for when it has surely ended, which teaches nothing. One in so many is
 asked for as if a question cost only this share, and durations are learned from these alone."""
+_TOGETHER_S: Final = 0.05
+"""Jobs that come due within this time, or within what a question costs, are due together."""
 _LEAST_LOOK_S: Final = 2.0
 _LOOK_SHARE: Final = 0.1
 """While others hold slots the list is looked at after this share of the time that was waited for them."""
 _ENOUGH: Final = 16
 """Durations to learn from every job at first."""
 _OPEN_FADING: Final = 0.99
+_NO_CHANCE: Final = 0.1
+"""A job that ends just after a page showed it as open contradicts the page, unless that was as likely as this."""
 _REMEMBERED: Final = 16
 """Answers that a mean is taken over."""
 _HIDDEN_SHARE: Final = 1.0
@@ -225,19 +229,18 @@ class PollPlan:
         self._answer_s += (now - sent_at - self._answer_s) / (_REMEMBERED if self._answer_s else 1)
         if shown:
             self._told += (shown - self._told) / _REMEMBERED
-        learned = False
-        for job_id, is_over in ended.items():
-            if is_over:
-                learned |= self._finished(job_id, sent_at, now)
-            else:
-                self._unfinished(job_id, sent_at, alone=question.page is None)
-        if learned:
+        learned = [
+            self._finished(job_id, sent_at, now) if is_over else self._unfinished(job_id, sent_at, question)
+            for job_id, is_over in ended.items()
+        ]
+        if any(learned):
             self._set_terms()
         if question.page is not None:
             self._take_page(now, wanted=len(asked), shown=shown, rows=rows)
+            self._check_page([job_id for job_id in asked if not ended.get(job_id, True)])
         for job_id in asked:
             self._replan(job_id, now, told=job_id in ended, listed=question.page is not None)
-        others = self._jobs if learned and len(self._jobs) <= PAGE_JOBS else ended
+        others = self._jobs if any(learned) and len(self._jobs) <= PAGE_JOBS else ended
         for job_id in others:
             if (job := self._jobs.get(job_id)) and job_id not in asked:
                 self._plan(job_id, job, now)
@@ -247,17 +250,20 @@ class PollPlan:
         job = self._jobs.pop(job_id, None)
         if job is None:
             return False
-        if job.checks_page:
+        age_s = sent_at - job.accepted_at
+        if job.checks_page and self._durations.chance(job.unfinished_s, age_s) < _NO_CHANCE:
             self._pages.contradicted(now)
-        return job.scout and self._durations.learn(job.unfinished_s, sent_at - job.accepted_at)
+        return job.scout and self._durations.learn(job.unfinished_s, age_s)
 
-    def _unfinished(self, job_id: str, sent_at: float, *, alone: bool) -> None:
+    def _unfinished(self, job_id: str, sent_at: float, question: Question) -> bool:
+        """Takes it that a job was open; that alone changes nothing that is known of durations."""
         if job := self._jobs.get(job_id):
             job.unfinished_s = max(job.unfinished_s, sent_at - job.accepted_at)
             job.failures = 0
-            if alone and job.checks_page:
+            if question.page is None and job.checks_page:
                 job.checks_page, job.alone_until = False, -math.inf
                 self._pages.confirmed()
+        return False
 
     def _set_terms(self) -> None:
         if len(self._durations):
@@ -276,14 +282,18 @@ class PollPlan:
         elif wanted:
             self._pages.read(now, rows=rows, wanted=wanted, shown=shown)
 
+    def _check_page(self, shown_open: Sequence[str]) -> None:
+        """Has one of the jobs that a page showed as open asked for itself, now and then."""
+        if shown_open and self._pages.doubted():
+            job = self._jobs[shown_open[0]]
+            job.checks_page, job.alone_until = True, math.inf
+
     def _replan(self, job_id: str, now: float, *, told: bool, listed: bool) -> None:
         """Plans the next question after a job that was asked for, if it is open still."""
         job = self._jobs.get(job_id)
         if job is None:
             return
         if told:
-            if listed and self._pages.doubted():
-                job.checks_page, job.alone_until = True, math.inf
             if job.checks_page:
                 self._due(job_id, job, max(now, job.not_before))
             else:
@@ -345,7 +355,7 @@ class PollPlan:
                 continue
             taken.append(entry)
             due.append(entry[2])
-            until = min(until, max(now + self._terms.price_s, entry[0] + patience_s))
+            until = min(until, max(now + max(self._terms.price_s, _TOGETHER_S), entry[0] + patience_s))
         for entry in taken:
             heappush(self._heap, entry)
         if not taken:

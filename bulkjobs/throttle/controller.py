@@ -24,6 +24,8 @@ __all__ = ["Throttle", "Ticket"]
 _ADMIT: Final = Admit()
 _FIRST: Final = frozenset({RequestKind.LOGIN, RequestKind.SUBMIT})
 """What may use the last tokens of a window: without a token nothing goes, without submits nothing is earned."""
+_TRIES_SHARE: Final = 0.25
+"""Of the rate may go into tries for slots that jobs of others hold."""
 _MOST_RESERVED: Final = 4
 """At most the fourth part of a window is kept for submits: questions free the slots that submits wait for."""
 
@@ -259,7 +261,8 @@ class Throttle:
 
     def slots_full(self, now: float, reason: str) -> None:
         """Takes the server's word that no job more may be open, although slots of ours are free."""
-        self._slots.full(now, reason)
+        rate = self.rate
+        self._slots.full(now, reason, 0.0 if rate is None else rate.period_s / (rate.count * _TRIES_SHARE))
 
     def jobs_listed(self, now: float, open_jobs: int) -> None:
         """Takes how many jobs of the account the list shows as open, ours and others'."""

@@ -23,7 +23,7 @@ MAX_SLOT_RETRY_S: Final = 300.0
 
 _RETRY_SHARE: Final = 0.25
 """A try comes after a quarter of the time waited so far: a slot that falls free stays empty for an eighth of what it
-took, for some 25 refused submits in the first hour."""
+took, for some 30 refused submits in the first hour."""
 
 
 class Slots:
@@ -85,18 +85,18 @@ class Slots:
         # A job of a submit sent before the server said so proves nothing more; that of a try made since does, and
         # more than one job of others may have ended: the next try follows at once.
         self._usable = len(self._open)
-        if self._retry_at <= now:
-            self._full_since = now
-            self._retry_at = now
-        if self._capacity is None or self._usable >= self._capacity:
+        won = self._retry_at <= now
+        if won:
+            self._full_since = self._retry_at = now
+        if self._usable >= self._capacity if self._capacity is not None else won:
             self._usable = math.inf
 
     def closed(self, job_id: str) -> None:
         """Frees the slot of a job that has ended."""
         self._open.discard(job_id)
 
-    def full(self, now: float, reason: str) -> None:
-        """Takes the server's word that no job more may be open."""
+    def full(self, now: float, reason: str, least_s: float = 0.0) -> None:
+        """Takes the server's word that no job more may be open; `least_s` is the least wait before another try."""
         self._reason = reason
         if self._usable == math.inf:
             self._full_since = now
@@ -105,7 +105,9 @@ class Slots:
         self._usable = min(self._usable, len(self._open))
         if self._retry_at <= now:  # else it was said by one of several that were in flight together
             waited_s = now - self._full_since
-            self._retry_at = now + max(self._first_retry_s, min(MAX_SLOT_RETRY_S, _RETRY_SHARE * waited_s))
+            self._retry_at = now + max(
+                self._first_retry_s, least_s, min(MAX_SLOT_RETRY_S, _RETRY_SHARE * waited_s)
+            )
 
     def listed(self, now: float, open_jobs: int) -> None:
         """Takes how many jobs of the account, ours and others', the list shows as open.

@@ -6,10 +6,11 @@ jobs that the best possible client would have finished on the same server, which
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Literal
 
@@ -59,7 +60,9 @@ class SlotServer:
         shown = (numbers if self.shows == "oldest first" else numbers[::-1])[
             (number - 1) * _PAGE : number * _PAGE
         ]
-        return {str(one): self.ends[one] <= now for one in shown}
+        page = {str(one): self.ends[one] <= now for one in shown}
+        others = {f"other {one}": end <= now for one, (begin, end) in enumerate(self.others) if begin <= now}
+        return (others | page) if number == 1 else page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,7 @@ class _Run:
         while isinstance(wait := self.throttle.decide(RequestKind.SUBMIT, now), Admit):
             self._submit(now)
         wake_at = wait.at
+        self.plan.watch_others(self.throttle.slots_held_by_others_since)
         if self.asking is None:
             self.asking = self.plan.choose(now, self.rate)
         if self.asking is None:
@@ -183,6 +187,8 @@ class _Run:
         for job, over in ended.items():
             if over:
                 self.throttle.job_closed(job)
+        if rows:
+            self.throttle.jobs_listed(now, sum(not over for over in page.values()))
 
 
 def play(
@@ -195,16 +201,25 @@ def play(
     answer_s: float = 0.2,
     shows: Literal["newest first", "oldest first", "nothing"] = "newest first",
     least_s: float | None = None,
+    others: Sequence[tuple[float, float]] = (),
 ) -> Figures:
-    """Plays a run with more chunks than time."""
-    server = SlotServer(slots=slots, durations=_drawn(draw, seed), answer_s=answer_s, shows=shows)
+    """Plays a run with more chunks than time; `others` are the beginnings and ends of somebody else's jobs."""
+    server = SlotServer(
+        slots=slots, durations=_drawn(draw, seed), answer_s=answer_s, shows=shows, others=list(others)
+    )
     run = _Run(server, rate, capacity=slots, least_s=least_s)
     run.until(seconds)
     share = 1.0 if shows == "nothing" else 1 / min(slots, _PAGE)
     return Figures(
         finished=sum(end <= seconds for end in server.ends),
         best=optimum(
-            _drawn(draw, seed), slots=slots, rate=rate, seconds=seconds, answer_s=answer_s, share=share
+            _drawn(draw, seed),
+            slots=slots,
+            rate=rate,
+            seconds=seconds,
+            answer_s=answer_s,
+            share=share,
+            others=others,
         ),
         submits=run.submits,
         questions=run.questions,
@@ -222,20 +237,28 @@ def optimum(
     seconds: float,
     answer_s: float,
     share: float,
+    others: Sequence[tuple[float, float]] = (),
 ) -> int:
     """Counts the jobs that a client could finish which knows when each will end.
 
     A slot is taken again an answer's time after its job ended: half of it for the answer that tells, half for the
     submit that follows. Each job costs one request and a share of another.
     """
-    free_at = [answer_s / 2] * slots
+    free_at = [answer_s / 2] * (slots - len(others)) + [max(end, answer_s / 2) for _, end in others]
+    heapify(free_at)
     begun: list[float] = []
     ends: list[float] = []
-    window_jobs = None if rate is None else max(1, int(rate.count / (1 + share)))
+    # Over several windows, so that a part of a job's requests in one of them is no whole job more.
+    windows = (
+        ()
+        if rate is None
+        else tuple((many, math.ceil(many * rate.count / (1 + share))) for many in (1, 2, 4))
+    )
     while True:
         begin = heappop(free_at)
-        if rate is not None and window_jobs is not None and len(begun) >= window_jobs:
-            begin = max(begin, begun[-window_jobs] + rate.period_s)
+        for many, jobs in windows:
+            if rate is not None and len(begun) >= jobs:
+                begin = max(begin, begun[-jobs] + many * rate.period_s)
         if begin >= seconds:
             return sum(end <= seconds for end in ends)
         begun.append(begin)
