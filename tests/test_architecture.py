@@ -28,7 +28,18 @@ ROWS = (
         "rundir",
     ),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
-    ("wire", "backoff", "throttle", "breaker", "planning", "matching", "sources", "sinks", "ledger"),
+    (
+        "wire",
+        "backoff",
+        "throttle",
+        "polling",
+        "breaker",
+        "planning",
+        "matching",
+        "sources",
+        "sinks",
+        "ledger",
+    ),
     ("verdict", "account", "api", "nonce", "pool"),
     # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
     (
@@ -56,7 +67,7 @@ RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 PURE = {
     "errors", "model", "events", "ports", "endpoints", "lifecycle", "ids", "chunking", "splitting", "seen", "wire", "verdict",
-    "backoff", "throttle", "breaker", "matching", "planning", "nonce", "exits",
+    "backoff", "throttle", "polling", "breaker", "matching", "planning", "nonce", "exits",
 }  # fmt: skip
 """What can be decided from values alone: clock readings and randomness are arguments."""
 

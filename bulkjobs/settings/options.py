@@ -363,7 +363,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         field="poll_s",
         kind=_time(DAY_S),
         metavar="TIME",
-        default="5s",
+        default="as the durations of jobs seen so far suggest",
         help="Least time between two questions after the state of one job.",
     ),
     Option(
