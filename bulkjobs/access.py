@@ -16,6 +16,7 @@ from bulkjobs.endpoints import Endpoint
 from bulkjobs.events import Event
 from bulkjobs.halt import Halt
 from bulkjobs.ledger import Ledger, OpenJob
+from bulkjobs.polling import DURATIONS_KEPT
 from bulkjobs.ports import Clock, Transport
 from bulkjobs.settings import MOST_WORKERS, Settings
 from bulkjobs.throttle import GRACE_S, Throttle
@@ -103,7 +104,7 @@ async def open_access(
                 halt=halt,
                 emit=emit,
             )
-            tracker.resume(open_jobs)
+            tracker.resume(open_jobs, await ledger.job_durations(DURATIONS_KEPT))
         reader = JobReader(
             endpoint,
             base_url=settings.base_url,

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from bulkjobs.access import Access, open_access
 from bulkjobs.account.auth import check_credentials
 from bulkjobs.breaker import IN_A_ROW
+from bulkjobs.budget import Budget
 from bulkjobs.channel import Channel
 from bulkjobs.chunking import Chunker
 from bulkjobs.control.commands import Commands
@@ -31,12 +32,14 @@ from bulkjobs.endpoints import endpoint_named
 from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, SourceError
 from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, RunStarted, Stopping
 from bulkjobs.exits import Exit, exit_code
+from bulkjobs.forecasting import Forecaster
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
 from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
-from bulkjobs.opening import is_settled, open_run, open_run_sources
+from bulkjobs.opening import is_settled, open_run, open_run_sources, session_opened
 from bulkjobs.outage import watch_outages
+from bulkjobs.outlook import Outlook
 from bulkjobs.pool import Pool
 from bulkjobs.ports import Clock, Sink, Source, Transport
 from bulkjobs.reconciler import Orders, Reconciler
@@ -88,7 +91,7 @@ class Engine:
         self._run_dir = run_dir
         self._sources = sources
         self._sinks = sinks
-        self._observers = observers
+        self._observers = [*observers, Outlook(run_dir.outlook, clock=clock)]
         self._clock = clock
         self._transport = transport
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads waits, protects nothing
@@ -216,6 +219,7 @@ class Engine:
                     probe=held > 0,
                 )
             )
+            self._emit(await session_opened(self._settings, access.gate.rate, ledger))
             session = _Session(
                 ledger=ledger,
                 run=run,
@@ -241,6 +245,9 @@ class Engine:
         """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""
         if self._reconciles and session.run.baseline_utc is None and await session.ledger.is_untouched():
             await self._unless_halted(self._reconciler(session).take_baseline())
+        if self._settings.forecast:
+            forecaster = Forecaster(self._settings, self._endpoint, session.access.reader, session.ledger)
+            await self._unless_halted(forecaster.run(session.sources, self._clock, self._emit))
         session.access.gate.recall_outcomes(await session.ledger.unknown_in_a_row(IN_A_ROW))
         await self._let_stages_work(session)
         for _ in range(_MOST_PASSES):
@@ -297,14 +304,18 @@ class Engine:
         chunks: Channel[Planned] = Channel(self._settings.workers)
         records: Channel[JobRecord] = Channel(_RECORDS_WAITING)
 
+        cap = self._settings.spend_cap
+        budget = Budget(cap, spent=0 if cap is None else await session.ledger.spent_ids())
+
         def stop_sending(_reason: str) -> None:
             access.gate.stop_submits()
             chunks.abort()
+            budget.close()
 
         self._halt.on_pull(stop_sending)
         if self._halt.pulled:
             stop_sending("")
-        worker = self._worker(session, records)
+        worker = self._worker(session, records, budget)
         async with _first_error(), asyncio.TaskGroup() as group:
             delivering = group.create_task(delivery.run(records))
             tracking = None if access.tracker is None else group.create_task(access.tracker.run())
@@ -335,7 +346,7 @@ class Engine:
         except SinkError as error:
             self._halt.pull(Exit.STORAGE, str(error))
 
-    def _worker(self, session: _Session, records: Channel[JobRecord]) -> Worker:
+    def _worker(self, session: _Session, records: Channel[JobRecord], budget: Budget) -> Worker:
         access, run = session.access, session.run
         submission = Submission(
             run_id=run.run_id,
@@ -359,6 +370,7 @@ class Engine:
             records=records,
             jitter=self._jitter,
             bisect=self._settings.bisect,
+            budget=budget,
         )
 
     def _on_sink_failure(self, error: SinkError) -> None:

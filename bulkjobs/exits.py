@@ -20,7 +20,7 @@ class Exit(IntEnum):
     """Finished, some ids invalid or refused."""
     HELD = 4
     STOPPED = 5
-    """Stopped by quota, credentials or a server that is set up otherwise."""
+    """Stopped by quota, the spend cap, credentials or a server that is set up otherwise."""
     STORAGE = 6
     """Ledger or sink cannot be written."""
     SIGINT = 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import time
@@ -29,10 +30,13 @@ from bulkjobs.events import (
     LockoutEnded,
     OneSubmitTries,
     PollFailed,
+    QuotaRead,
+    QuotaUnknown,
     ReconcileWaits,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
+    SessionOpened,
     SlotsFull,
     SourceProgress,
     StateNotShared,
@@ -44,8 +48,9 @@ from bulkjobs.events import (
 from bulkjobs.model import Cause, JobRecord, JobState, RunSummary
 from bulkjobs.observers import LogObserver, ProgressObserver
 from bulkjobs.observers.progress import state_line
-from bulkjobs.observers.totals import Totals, one_line
+from bulkjobs.observers.totals import Totals, eta_text, one_line
 from bulkjobs.observers.wording import Level, say
+from bulkjobs.planning import Eta
 
 NOON = 1_800_000_000.0 - 1_800_000_000.0 % 86_400 + 43_200
 
@@ -128,8 +133,28 @@ SUMMARY = RunSummary(
     exit_code=3,
 )
 
+SHORT = QuotaRead(
+    allocated=90_000,
+    consumed=10_000,
+    undebited=10_000,
+    allowance=20_000,
+    left=50_000,
+    needed=80_000,
+    exact=False,
+    fits=False,
+)
+
+
+def opened(**bounds):
+    figures = {"requests": None, "window_s": None, "slots": None, "planned_ids": None}
+    return SessionOpened(**figures | bounds, workers=1, resumed=False, settled_ids=0)
+
+
 EXAMPLES = [
     RunStarted(run_id="r1", run_dir="ids.run", resumed=False, held_at_start=0),
+    opened(requests=900, window_s=300.0, slots=2),
+    SHORT,
+    QuotaUnknown(reason="HTTP 404"),
     read(),
     ChunkPlanned(chunk=1, ids=10_000),
     accepted(),
@@ -436,6 +461,48 @@ def test_the_display_shows_what_was_read_and_what_became_of_it():
         assert part in text
     assert "1,000 ids/s" in text
     assert "locked out until 12:01:00 (50 s)" in text
+
+
+def display(*events):
+    console = Console(width=120, file=io.StringIO(), force_terminal=True, color_system=None)
+    progress = ProgressObserver(console, clock=HandClock())
+    for event in events:
+        progress(event)
+    return shown(progress, console)
+
+
+def test_the_display_says_if_the_quota_may_not_last():
+    """With both figures."""
+    assert "needs about 80,000 ids, about 50,000 left of the quota" in display(SHORT)
+    assert "quota" not in display(dataclasses.replace(SHORT, fits=True))
+
+
+def test_the_display_says_when_all_will_be_sent():
+    """A range, or why there is none."""
+    assert "all sent at a time not known yet: nothing was answered yet" in display(opened())
+    assert "nothing was answered yet" in display(opened(), read())
+    bounded = opened(requests=1, window_s=3600.0, planned_ids=40_000)
+    assert "all sent in 2 h to 4 h (14:00 to 16:00)" in display(bounded, accepted())
+
+
+def test_the_display_says_nothing_of_an_end_that_is_near_or_will_not_come():
+    """While the run stops the state line says so."""
+    assert "all sent" not in display(opened(), accepted(), Stopping(reason="SIGINT."))
+
+
+@pytest.mark.parametrize(
+    ("low_s", "high_s", "text"),
+    [
+        (0, 0, "in 0 s (12:00)"),
+        (10, 119, "in 10 s to 119 s (12:00 to 12:01)"),
+        (120, 7199, "in 2 min to 120 min (12:02 to 13:59)"),
+        (7200, 100_000, "in 2 h to 28 h (14:00 to 2027-01-16 15:46)"),
+        (172_800, 10_000_000, "in 2 d to 116 d (2027-01-17 12:00 to 2027-05-11 05:46)"),
+    ],
+)
+def test_how_long_it_takes_is_said_in_the_unit_that_suits_it(low_s, high_s, text):
+    """And with no more digits than anybody can know."""
+    assert eta_text(Eta(low_utc=NOON + low_s, high_utc=NOON + high_s), NOON) == text
 
 
 def test_an_event_draws_nothing():

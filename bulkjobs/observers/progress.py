@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from bulkjobs.events import Event
-from bulkjobs.observers.totals import Totals, clock_time, one_line
+from bulkjobs.observers.totals import Totals, clock_time, eta_text, one_line
+from bulkjobs.planning import History, eta
 from bulkjobs.ports import Clock
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ProgressObserver:
         self._console = console
         self._clock = clock
         self._totals = Totals()
+        self._history = History()
         self._samples: deque[tuple[float, int]] = deque()
         self._live: Live | None = None
 
@@ -73,6 +75,7 @@ class ProgressObserver:
     def __call__(self, event: Event, /) -> None:
         """Takes an event into account; draws nothing."""
         self._totals.add(event)
+        self._history.add(event, self._clock.utc())
 
     def write(self, text: str, /) -> None:
         """Prints a line above the display."""
@@ -114,4 +117,9 @@ class ProgressObserver:
             f"[yellow]{totals.held:,} held" if totals.held else "0 held",
             f"{self._rate_per_s(now_utc):,.0f} ids/s",
         )
-        return Group(head, counts, Text(state_line(totals, now_utc), style="bold"))
+        state = Text(state_line(totals, now_utc), style="bold")
+        quota = [Text(totals.short_of_quota, style="yellow")] if totals.short_of_quota else []
+        end = (
+            [] if self._history.over else [Text(f"all sent {eta_text(eta(self._history, now_utc), now_utc)}")]
+        )
+        return Group(head, counts, *quota, *end, state)

@@ -29,10 +29,13 @@ from bulkjobs.events import (
     LockoutEnded,
     OneSubmitTries,
     PollFailed,
+    QuotaRead,
+    QuotaUnknown,
     ReconcileWaits,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
+    SessionOpened,
     SlotsFull,
     SourceProgress,
     StateNotShared,
@@ -81,7 +84,7 @@ _NOT_APPLIED: dict[Cause, Level] = {
 def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for each kind of event
     """Puts an event into words; None for those that only change figures."""
     match event:
-        case SourceProgress() | ChunkPlanned():
+        case SessionOpened() | SourceProgress() | ChunkPlanned():
             return None
         case RunStarted():
             return _started(event)
@@ -99,6 +102,8 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
             return Saying(level=Level.ERROR, text=text, repeats="held")
         case ChunkSplit() | BaselineMissing() | ReconcileWaits() | ChunkSettled() | ChunkStaysHeld():
             return _settling(event)
+        case QuotaRead() | QuotaUnknown():
+            return _quota(event)
         case AttemptNotApplied():
             return _not_applied(event)
         case LockedOut():
@@ -224,6 +229,27 @@ def _settling(
             return Saying(level=Level.ERROR, text=text, repeats="stays held")
         case _:
             assert_never(event)
+
+
+def _quota(event: QuotaRead | QuotaUnknown) -> Saying:
+    if isinstance(event, QuotaUnknown):
+        text = f"What is left of the quota cannot be read: {_ended(event.reason)} The run goes on without knowing."
+        return Saying(level=Level.WARN, text=text)
+    taken = f"{event.allocated:,} allotted, {event.consumed:,} used"
+    if event.undebited:
+        taken += f", {event.undebited:,} of this run perhaps not counted yet"
+    if event.allowance:
+        taken += f", {event.allowance:,} kept for what others may have used just now"
+    left = f"about {event.left:,} ids are left of the quota ({taken})"
+    needs = "an unknown number of ids" if event.needed is None else f"{event.needed:,} ids"
+    about = "" if event.exact or event.needed is None else "about "
+    if event.fits is False:
+        text = (
+            f"The quota may not last: this run needs {about}{needs}, and {left}. It goes on until the server "
+            f"refuses; have the quota raised, or stop it and give --spend-cap."
+        )
+        return Saying(level=Level.WARN, text=text)
+    return Saying(level=Level.INFO, text=f"This run needs {about}{needs}, and {left}.")
 
 
 def _not_applied(event: AttemptNotApplied) -> Saying:
