@@ -72,6 +72,8 @@ class History:
     samples: list[tuple[float, int]] = field(default_factory=list)
     """Open time and chunks, at more or less even distances, at most 32 of them."""
     sample_every_s: float = 1.0
+    first_open_s: float = 0.0
+    """When the first outcome came, in open time; and the last."""
     last_open_s: float = 0.0
     longest_gap_s: float = 0.0
     """Between two outcomes, in open time."""
@@ -152,7 +154,10 @@ class History:
         self.chunks += 1
         self.ids += ids
         open_s = self.open_s(now_utc)
-        self.longest_gap_s = max(self.longest_gap_s, open_s - self.last_open_s)
+        if self.chunks == 1:
+            self.first_open_s = open_s
+        else:
+            self.longest_gap_s = max(self.longest_gap_s, open_s - self.last_open_s)
         self.last_open_s = open_s
         if not self.samples or open_s >= self.samples[-1][0] + self.sample_every_s:
             self.samples.append((open_s, self.chunks))
