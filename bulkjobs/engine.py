@@ -25,6 +25,8 @@ from bulkjobs.breaker import IN_A_ROW
 from bulkjobs.budget import Budget
 from bulkjobs.channel import Channel
 from bulkjobs.chunking import Chunker
+from bulkjobs.control.commands import Commands
+from bulkjobs.control.server import under_control
 from bulkjobs.delivery import Delivery
 from bulkjobs.endpoints import endpoint_named
 from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, SourceError
@@ -38,6 +40,7 @@ from bulkjobs.model import ChunkState, JobRecord, RunSummary
 from bulkjobs.opening import is_settled, open_run, open_run_sources, session_opened
 from bulkjobs.outage import watch_outages
 from bulkjobs.outlook import Outlook
+from bulkjobs.pool import Pool
 from bulkjobs.ports import Clock, Sink, Source, Transport
 from bulkjobs.reconciler import Orders, Reconciler
 from bulkjobs.reports import write_reports
@@ -96,7 +99,7 @@ class Engine:
         self._chunk_size = settings.chunk_size_within(self._endpoint.max_ids)
         self._halt = Halt()
         self._halt.on_pull(lambda reason: self._emit(Stopping(reason=reason)))
-        self._working: list[asyncio.Task[None]] = []
+        self._pool: Pool[Planned] = Pool(settings.workers)
 
     def drain(self, reason: str, code: Exit) -> None:
         """Sends nothing more. Answers in flight are recorded, then `run` gives its summary."""
@@ -106,8 +109,7 @@ class Engine:
         """Gives up on answers in flight: their chunks are recorded as held."""
         if not self._halt.pulled:
             self._halt.pull(Exit.SIGINT, "The run was cancelled.")
-        for task in self._working:
-            task.cancel()
+        self._pool.cancel()
 
     async def run(self) -> RunSummary:
         """Works until every chunk is settled or something ends the session early.
@@ -218,16 +220,26 @@ class Engine:
                 )
             )
             self._emit(await session_opened(self._settings, access.gate.rate, ledger))
-            await work(
-                _Session(
-                    ledger=ledger,
-                    run=run,
-                    sources=sources,
-                    delivery=delivery,
-                    access=access,
-                    began_utc=began_utc,
-                )
+            session = _Session(
+                ledger=ledger,
+                run=run,
+                sources=sources,
+                delivery=delivery,
+                access=access,
+                began_utc=began_utc,
             )
+            commands = Commands(
+                run_id=run.run_id,
+                gate=access.gate,
+                pool=self._pool,
+                halt=self._halt,
+                ledger=ledger,
+                emit=self._emit,
+            )
+            async with _first_error():
+                await under_control(
+                    self._run_dir.path, commands.obey, partial(work, session), emit=self._emit
+                )
 
     async def _work(self, session: _Session) -> None:
         """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""
@@ -265,7 +277,6 @@ class Engine:
             self._halt.on_pull(leave)
             if self._halt.pulled:
                 task.cancel()
-            self._working = []
         return None if task.cancelled() else task.result()
 
     def _reconciler(self, session: _Session, orders: Orders | None = None) -> Reconciler:
@@ -308,7 +319,6 @@ class Engine:
         async with _first_error(), asyncio.TaskGroup() as group:
             delivering = group.create_task(delivery.run(records))
             tracking = None if access.tracker is None else group.create_task(access.tracker.run())
-            self._working = [group.create_task(worker.run(chunks)) for _ in range(self._settings.workers)]
             asking = group.create_task(watch_outages(access.gate, access.reader, self._halt))
 
             def stop_asking(_reason: str) -> None:
@@ -316,7 +326,7 @@ class Engine:
 
             self._halt.on_pull(stop_asking)
             taking = group.create_task(self._take_in(intake, chunks))
-            await asyncio.wait(self._working)
+            await self._pool.run(worker.run, chunks)
             asking.cancel()
             # Done by now, unless sending ended early: then it may wait for input that never comes.
             await asyncio.wait([taking], timeout=_INTAKE_GRACE_S)

@@ -17,6 +17,8 @@ __all__ = [
     "ChunkHeld",
     "ChunkPlanned",
     "ChunkRefused",
+    "ControlMissing",
+    "Controlled",
     "Event",
     "JobChanged",
     "LimitLearned",
@@ -303,6 +305,23 @@ class TokenRefreshed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Controlled:
+    """A person gave a command, which is on record; what it changes is in force now."""
+
+    command: str
+    value: str | None
+    origin: str
+    """Who gave it, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlMissing:
+    """The session cannot take commands; it works all the same."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
     """No more chunks are sent; answers in flight are still recorded."""
 
@@ -344,6 +363,8 @@ Event = (
     | JobChanged
     | PollFailed
     | TokenRefreshed
+    | Controlled
+    | ControlMissing
     | Stopping
     | RunFinished
 )

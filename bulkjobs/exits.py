@@ -25,6 +25,7 @@ class Exit(IntEnum):
     """Ledger or sink cannot be written."""
     SIGINT = 130
     SIGTERM = 143
+    """Also by the command to drain: whoever looks after the process sees that it was told to stop."""
 
 
 _STOPS_BY_RANK = (Exit.BUG, Exit.STORAGE, Exit.SIGINT, Exit.SIGTERM, Exit.STOPPED, Exit.USAGE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, TypeGuard, assert_never
 
@@ -120,8 +120,8 @@ class Worker:
         self._bisect = bisect
         self._budget = budget or Budget()
 
-    async def run(self, chunks: Channel[Planned]) -> None:
-        """Works through the channel until it ends or sending stops."""
+    async def run(self, chunks: AsyncIterator[Planned]) -> None:
+        """Works through chunks until they end or sending stops."""
         async for planned in chunks:
             try:
                 await self._settle(planned)

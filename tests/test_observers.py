@@ -21,6 +21,8 @@ from bulkjobs.events import (
     ChunkSettled,
     ChunkSplit,
     ChunkStaysHeld,
+    Controlled,
+    ControlMissing,
     Event,
     JobChanged,
     LimitLearned,
@@ -103,6 +105,10 @@ def job_ended():
     return JobChanged(job_id="job1", state=JobState.FINISHED, word="finished")
 
 
+def command(word):
+    return Controlled(command=word, value=None, origin="control")
+
+
 def read(count=20_000, *, finished=False):
     return SourceProgress(
         source="ids.txt",
@@ -172,6 +178,8 @@ EXAMPLES = [
     job_ended(),
     PollFailed(job_id="job1", reason="Timed out.", wait_s=10.0),
     TokenRefreshed(reason="The old one was not taken."),
+    Controlled(command="pause", value=None, origin="control, uid 1000, pid 42"),
+    ControlMissing(reason="there can be no socket in the.run: Operation not permitted"),
     Stopping(reason="SIGINT was received."),
     RunFinished(summary=SUMMARY),
 ]
@@ -199,6 +207,20 @@ class Log:
 def test_each_kind_of_event_has_an_example_here():
     """A new event is not forgotten."""
     assert {type(event) for event in EXAMPLES} == set(get_args(Event))
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "says"),
+    [
+        ("pause", None, "Paused: nothing is submitted until `resume`. What is in flight is recorded (me)."),
+        ("resume", None, "Submitting goes on (me)."),
+        ("drain", None, "Told to drain (me)."),
+        ("rate", "20/1m", "The limit of the account is 20/1m now (me)."),
+        ("workers", "3", "The number of workers is 3 now (me)."),
+    ],
+)
+def test_a_command_is_told_with_its_origin(command, value, says):
+    assert say(Controlled(command=command, value=value, origin="me")).text == says
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: type(event).__name__)
@@ -398,6 +420,13 @@ def test_totals_add_up_ids():
         ),
         ([not_sent(), accepted()], "submitting"),
         ([not_sent()], "the server cannot be reached: Connection refused."),
+        ([command("pause")], "paused by `bulkjobs control`; starting"),
+        (
+            [LockedOut(until_utc=NOON + 12, wait_s=12, reason="x"), command("pause"), accepted()],
+            "paused by `bulkjobs control`; locked out until 12:00:12 (12 s)",
+        ),
+        ([command("pause"), accepted(), command("resume")], "submitting"),
+        ([command("pause"), command("drain"), Stopping(reason="drain.")], "stopping: drain."),
         ([Stopping(reason="SIGINT."), accepted()], "stopping: SIGINT."),
         ([Stopping(reason="SIGINT."), RunFinished(summary=SUMMARY)], "finished"),
     ],

@@ -237,6 +237,16 @@ class Gate:
         self._throttle.slots_full(self._loop.time(), reason)
         self._pump()
 
+    @property
+    def slots_held_by_others_since(self) -> float | None:
+        """Is since when, in loop time, jobs of others are known to hold slots; None without such jobs."""
+        return self._throttle.slots_held_by_others_since
+
+    def jobs_listed(self, open_jobs: int) -> None:
+        """Takes how many jobs of the account the list shows as open: with fewer than before a slot may be free."""
+        self._throttle.jobs_listed(self._loop.time(), open_jobs)
+        self._pump()
+
     def stop_submits(self) -> None:
         """Lets no further submit through; those waiting get `GateStopped`. Other kinds go on."""
         self._stop(RequestKind.SUBMIT)

@@ -20,6 +20,7 @@ from bulkjobs.wire.request import (
     usage_request,
 )
 from bulkjobs.wire.results import ResultsLink, parse_results
+from bulkjobs.wire.times import day_text
 from bulkjobs.wire.usage import Usage, parse_usage
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class JobReader:
             AuthError: there is no token that the server takes.
             ConfigError: the token file cannot be read.
         """
-        days = _day(since_utc, -1), _day(until_utc, +1)
+        days = day_text(since_utc, -1), day_text(until_utc, +1)
         for _ in range(_MOST_READINGS):
             read = await self._read_through(days)
             if read is not None:
@@ -119,7 +120,7 @@ class JobReader:
         """
         now = self._clock.utc()
         token = await self._auth.last_token()
-        evidence = await self._exchange(self._page((_day(now, 0), _day(now, 0)), 1, token))
+        evidence = await self._exchange(self._page((day_text(now, 0), day_text(now, 0)), 1, token))
         if evidence.status is not None and 400 <= evidence.status <= 499:  # noqa: PLR2004 - the class of refusals
             return f"HTTP {evidence.status}" if evidence.status in _SAYS_NOTHING else None
         read = _listed(evidence)
@@ -319,10 +320,6 @@ def _body(evidence: Evidence) -> bytes | Unreadable:
     if evidence.phase < Phase.COMPLETE or evidence.body_cut:
         return Unreadable(reason="the answer broke off or is too long")
     return evidence.body
-
-
-def _day(utc: float, offset: int) -> str:
-    return _moved(utc, 24 * offset).strftime("%Y-%m-%d")
 
 
 def _moved(utc: float, hours: int) -> datetime:

@@ -22,7 +22,7 @@ _OUTCOMES: Final = {
     Exit.STOPPED: "Stopped by quota, the spend cap, credentials or a server that is set up otherwise.",
     Exit.STORAGE: "The ledger or a sink could not be written.",
     Exit.SIGINT: "Stopped by SIGINT with work left.",
-    Exit.SIGTERM: "Stopped by SIGTERM with work left.",
+    Exit.SIGTERM: "Stopped by SIGTERM, or by `bulkjobs control RUN drain`, with work left.",
 }
 
 

@@ -65,6 +65,17 @@ def _object(snapshot: RunSnapshot, run_dir: Path, now_utc: float) -> dict[str, o
         "stop_reason": snapshot.stop_reason,
         "sources": [source.name for source in snapshot.sources],
         "source_finished": snapshot.run is not None and snapshot.run.source_finished,
+        "paused": snapshot.paused_by is not None,
+        "control": [
+            {
+                "session": row.session,
+                "at": timestamp(row.at_utc),
+                "command": row.command,
+                "value": row.value,
+                "origin": row.origin,
+            }
+            for row in snapshot.controls
+        ],
         "locked_until": timestamp(until_utc) if until_utc > now_utc else None,
         "learned_limit": snapshot.learned_limit,
         "eta": _eta_object(_eta(snapshot, run_dir, now_utc)),
@@ -114,6 +125,11 @@ def _rows(snapshot: RunSnapshot, now_utc: float) -> Iterator[tuple[str, str]]:
     yield "read", "to the end" if finished else "not to the end yet: the figures are of what was planned"
     if snapshot.learned_limit is not None:
         yield "limit", f"{snapshot.learned_limit:,} requests a period, learned from a lock-out"
+    if (pause := snapshot.paused_by) is not None:
+        yield (
+            "paused",
+            f"since {clock_time(pause.at_utc)} ({pause.origin}); `bulkjobs control RUN resume` ends it",
+        )
     until_utc = snapshot.locked_until_utc
     if until_utc is not None and until_utc > now_utc:
         yield "locked out", f"until {clock_time(until_utc)} ({until_utc - now_utc:.0f} s)"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bulkjobs.errors import InternalError
 from bulkjobs.ledger import queries, spending
+from bulkjobs.ledger.durations import job_durations
 from bulkjobs.ledger.values import AccountState, ChunkRow, Counts, KnownJob, RunRow, SourceRow, VerdictRow
 from bulkjobs.ledger.writer import Writer
 from bulkjobs.model import ChunkState, JobRecord
@@ -143,3 +144,7 @@ class LedgerReader:
     async def settled_ids(self) -> int:
         """Gives how many ids were accepted, refused, or are held."""
         return await self._writer.call(spending.settled_ids)
+
+    async def job_durations(self, most: int) -> list[float]:
+        """Gives how long the last jobs took until their end was seen, in seconds, the oldest first."""
+        return await self._writer.call(lambda database: job_durations(database, most))

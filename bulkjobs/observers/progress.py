@@ -29,10 +29,10 @@ _RATE_OVER_S: Final = 30.0
 
 def state_line(totals: Totals, now_utc: float) -> str:
     """Says what goes on, such as `locked out until 14:05:10 (12 s)`."""
-    until_utc = totals.waits_until_utc
-    if until_utc is None:
-        return one_line(totals.waits_for)
-    return f"{one_line(totals.waits_for)} until {clock_time(until_utc)} ({max(until_utc - now_utc, 0):.0f} s)"
+    text, until_utc = one_line(totals.waits_for), totals.waits_until_utc
+    if until_utc is not None:
+        text += f" until {clock_time(until_utc)} ({max(until_utc - now_utc, 0):.0f} s)"
+    return f"paused by `bulkjobs control`; {text}" if totals.paused else text
 
 
 class ProgressObserver:

@@ -12,6 +12,7 @@ from bulkjobs.events import (
     ChunkHeld,
     ChunkRefused,
     ChunkSettled,
+    Controlled,
     Event,
     JobChanged,
     LockedOut,
@@ -61,6 +62,8 @@ class Totals:
     """What goes on, or what is waited for, in words."""
     waits_until_utc: float | None = None
     """When the wait ends, if that is known."""
+    paused: bool = False
+    """A person has told submits to wait, whatever else is waited for."""
 
     def add(self, event: Event) -> None:
         """Takes one event into account; those that change nothing here are passed over."""
@@ -75,6 +78,10 @@ class Totals:
         match event:
             case RunStarted():
                 self.resumed = event.resumed
+            case Controlled(command="pause"):
+                self.paused = True
+            case Controlled(command="resume" | "drain") | RunFinished():
+                self.paused = False
             case SourceProgress():
                 self.source, self.all_read = event.source, event.finished
                 self.position_bytes, self.size_bytes = event.position_bytes, event.size_bytes
@@ -155,6 +162,7 @@ class Totals:
             "refused": self.refused,
             "held": self.held,
             "waits_for": self.waits_for,
+            "paused": self.paused,
         }
 
 

@@ -20,6 +20,8 @@ from bulkjobs.events import (
     ChunkSettled,
     ChunkSplit,
     ChunkStaysHeld,
+    Controlled,
+    ControlMissing,
     Event,
     JobChanged,
     LimitLearned,
@@ -134,6 +136,8 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
             return Saying(level=Level.WARN, text=text, repeats="poll")
         case TokenRefreshed():
             return Saying(level=Level.INFO, text=f"A new access token is in use: {_ended(event.reason)}")
+        case Controlled() | ControlMissing():
+            return _control(event)
         case Stopping():
             return Saying(level=Level.ERROR, text=f"Stopping: {_ended(event.reason)} Nothing more is sent.")
         case RunFinished():
@@ -170,6 +174,23 @@ def _pausing(event: SubmitsPaused | OneSubmitTries | SubmitsResumed) -> Saying:
             return Saying(level=Level.INFO, text="Its outcome is known; submitting goes on.")
         case _:
             assert_never(event)
+
+
+_COMMANDS: dict[str, str] = {
+    "pause": "Paused: nothing is submitted until `resume`. What is in flight is recorded",
+    "resume": "Submitting goes on",
+    "drain": "Told to drain",
+    "rate": "The limit of the account is {value} now",
+    "workers": "The number of workers is {value} now",
+}
+
+
+def _control(event: Controlled | ControlMissing) -> Saying:
+    if isinstance(event, ControlMissing):
+        text = f"`bulkjobs control` does not work for this session: {_ended(event.reason)}"
+        return Saying(level=Level.WARN, text=text)
+    text = _COMMANDS[event.command].format(value=event.value)
+    return Saying(level=Level.INFO, text=f"{text} ({event.origin}).")
 
 
 def _accepted(event: ChunkAccepted) -> Saying:

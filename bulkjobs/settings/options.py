@@ -15,6 +15,7 @@ from typing import Final
 from bulkjobs.errors import ConfigError
 from bulkjobs.settings.values import (
     DAY_S,
+    MOST_WORKERS,
     Rate,
     duration_text,
     parse_duration,
@@ -217,7 +218,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--workers",
         field="workers",
-        kind=_count(1, 1024),
+        kind=_count(1, MOST_WORKERS),
         metavar="N",
         default="8",
         help="Requests in flight at most.",
@@ -362,7 +363,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         field="poll_s",
         kind=_time(DAY_S),
         metavar="TIME",
-        default="5s",
+        default="as the durations of jobs seen so far suggest",
         help="Least time between two questions after the state of one job.",
     ),
     Option(

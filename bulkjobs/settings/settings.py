@@ -139,7 +139,7 @@ class Settings:
     bisect: bool = False
     forecast: bool = True
     spend_cap: int | None = None
-    poll_s: float = 5.0
+    poll_s: float | None = None
     request_timeout_s: float = 300.0
     connect_timeout_s: float = 30.0
     allow_http: bool = False
