@@ -20,6 +20,7 @@ from bulkjobs.events import (
     AttemptNotApplied,
     ChunkHeld,
     ChunkSettled,
+    Controlled,
     Event,
     LimitLearned,
     LockedOut,
@@ -208,6 +209,27 @@ def test_a_limit_that_was_learned_counts_at_once() -> None:
     after = end_of(eta(seen, at))
     assert after[0] > before[0]
     assert after[1] > 5 * (before[1] - at) + at
+
+
+def test_commands_count_at_once() -> None:
+    def command(name: str, value: str | None = None) -> Controlled:
+        return Controlled(command=name, value=value, origin="a test")
+
+    seen, at = history(World(seed=5, chunks=3000, limit=900), 1000), BEGAN_UTC + 60
+    before = eta(seen, at)
+    seen.add(command("rate", "90/5m"), at)
+    assert end_of(eta(seen, at))[0] > end_of(before)[0]
+    seen.add(command("rate", "none"), at)
+    assert (seen.limit, seen.window_s) == (None, None)
+    seen.add(command("workers", "3"), at)
+    assert seen.workers == 3
+    seen.add(command("rate", "900/5m"), at)
+    seen.add(command("workers", "8"), at)
+    assert eta(seen, at) == before
+    seen.add(command("pause"), at)
+    assert reason(eta(seen, at + 3000)) == "submitting is paused"
+    seen.add(command("resume"), at + 3000)
+    assert end_of(eta(seen, at + 3000)) == pytest.approx([utc + 3000 for utc in end_of(before)])
 
 
 def test_attempts_in_vain_take_their_part_of_the_window() -> None:

@@ -66,6 +66,8 @@ def eta(history: History, now_utc: float) -> Eta | NoEta:
     """Looks ahead from a moment of a session."""
     if history.over:
         return NoEta(reason="nothing more is sent")
+    if history.paused_since_utc is not None:
+        return NoEta(reason="submitting is paused")
     left = _chunks_left(history)
     if isinstance(left, NoEta):
         return left
