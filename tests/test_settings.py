@@ -302,7 +302,6 @@ def test_the_environment_is_named_when_it_was_the_place():
         {"rate": "900/5m"},
         {"lockout_s": float("nan")},
         {"poll_s": float("inf")},
-        {"poll_s": None},
         {"pace": "fast"},
         {"chunk_size": 0},
         {"base_url": None},

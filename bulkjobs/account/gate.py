@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Gate", "GateStopped", "Permit", "PermitWithdrawn"]
 
 _ORDER: Final = {RequestKind.LOGIN: 0, RequestKind.SUBMIT: 1} | dict.fromkeys(
-    (RequestKind.STATUS, RequestKind.LIST, RequestKind.RESULTS), 2
+    (RequestKind.STATUS, RequestKind.LIST, RequestKind.RESULTS, RequestKind.USAGE), 2
 )
 """Without a token nothing goes, without submits nothing is earned; the others share what is left."""
 
@@ -235,6 +235,16 @@ class Gate:
     def slots_full(self, reason: str) -> None:
         """Takes the server's word that it runs as many jobs as it allows."""
         self._throttle.slots_full(self._loop.time(), reason)
+        self._pump()
+
+    @property
+    def slots_held_by_others_since(self) -> float | None:
+        """Is since when, in loop time, jobs of others are known to hold slots; None without such jobs."""
+        return self._throttle.slots_held_by_others_since
+
+    def jobs_listed(self, open_jobs: int) -> None:
+        """Takes how many jobs of the account the list shows as open: with fewer than before a slot may be free."""
+        self._throttle.jobs_listed(self._loop.time(), open_jobs)
         self._pump()
 
     def stop_submits(self) -> None:

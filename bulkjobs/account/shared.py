@@ -256,6 +256,11 @@ class SharedThrottle(Throttle):
         """Takes the server's word that no job more may be open."""
         self._do(lambda _turn: super(SharedThrottle, self).slots_full(now, reason), now)
 
+    def jobs_listed(self, now: float, open_jobs: int) -> None:
+        """Takes how many jobs of the account the list shows as open, ours and others'."""
+        if self.slots_held_by_others_since is not None:
+            self._do(lambda _turn: super(SharedThrottle, self).jobs_listed(now, open_jobs), now)
+
     # Keeping in step
 
     def _do(self, operation: Callable[[Turn], None] | None, now: float | None, *, later: bool = True) -> None:

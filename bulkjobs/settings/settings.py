@@ -137,7 +137,9 @@ class Settings:
     settle_s: float = 600.0
     exclusive: bool = False
     bisect: bool = False
-    poll_s: float = 5.0
+    forecast: bool = True
+    spend_cap: int | None = None
+    poll_s: float | None = None
     request_timeout_s: float = 300.0
     connect_timeout_s: float = 30.0
     allow_http: bool = False

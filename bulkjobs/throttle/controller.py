@@ -24,6 +24,8 @@ __all__ = ["Throttle", "Ticket"]
 _ADMIT: Final = Admit()
 _FIRST: Final = frozenset({RequestKind.LOGIN, RequestKind.SUBMIT})
 """What may use the last tokens of a window: without a token nothing goes, without submits nothing is earned."""
+_TRIES_SHARE: Final = 0.25
+"""Of the rate may go into tries for slots that jobs of others hold."""
 _MOST_RESERVED: Final = 4
 """At most the fourth part of a window is kept for submits: questions free the slots that submits wait for."""
 
@@ -55,7 +57,7 @@ class Throttle:
         lockout_s: float,
         max_active_jobs: int | None,
         grace_s: float = GRACE_S,
-        slot_retry_s: float = 30.0,
+        slot_retry_s: float = 5.0,
     ) -> None:
         """Begins with an empty window, open, without jobs.
 
@@ -64,7 +66,7 @@ class Throttle:
             lockout_s: how long a throttle answer closes the account, without margin.
             max_active_jobs: how many jobs may be open at a time; None for no cap.
             grace_s: how long after we gave up on an answer the server may still count the request.
-            slot_retry_s: first wait before another try for slots that other people's jobs hold; it doubles
+            slot_retry_s: least wait before another try for slots that other people's jobs hold; it grows
                 up to `MAX_SLOT_RETRY_S`.
         """
         self._window = None if rate is None else Window(rate.period_s)
@@ -148,6 +150,11 @@ class Throttle:
     def may_send(self) -> bool:
         """Tells whether a request admitted earlier may still begin: no lock-out has begun since."""
         return self._lockout.phase is not Phase.LOCKED
+
+    @property
+    def slots_held_by_others_since(self) -> float | None:
+        """Is since when jobs of others are known to hold slots; None when nothing is known of such jobs."""
+        return self._slots.held_by_others_since
 
     @property
     def in_flight(self) -> int:
@@ -253,8 +260,13 @@ class Throttle:
         self._slots.closed(job_id)
 
     def slots_full(self, now: float, reason: str) -> None:
-        """Takes the server's word that no job more may be open; it holds until a known job ends or a retry."""
-        self._slots.full(now, reason)
+        """Takes the server's word that no job more may be open, although slots of ours are free."""
+        rate = self.rate
+        self._slots.full(now, reason, 0.0 if rate is None else rate.period_s / (rate.count * _TRIES_SHARE))
+
+    def jobs_listed(self, now: float, open_jobs: int) -> None:
+        """Takes how many jobs of the account the list shows as open, ours and others'."""
+        self._slots.listed(now, open_jobs)
 
     def set_rate(self, rate: Rate | None, now: float) -> None:
         """Puts another limit in force at once and forgets what was learned.
