@@ -18,14 +18,14 @@ from bulkjobs.halt import Halt
 from bulkjobs.ledger import Ledger, OpenJob
 from bulkjobs.polling import DURATIONS_KEPT
 from bulkjobs.ports import Clock, Transport
-from bulkjobs.settings import Settings
+from bulkjobs.settings import MOST_WORKERS, Settings
 from bulkjobs.throttle import GRACE_S, Throttle
 from bulkjobs.tracker import Tracker
 
 __all__ = ["Access", "open_access"]
 
 _SPARE_CONNECTIONS: Final = 8
-"""Beside the workers': other requests never wait for a connection."""
+"""Beside those of as many workers as there can ever be: no request waits for a connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ async def open_access(
         if transport is None:
             transport = await stack.enter_async_context(
                 HttpTransport(
-                    connections=settings.workers + _SPARE_CONNECTIONS,
+                    connections=MOST_WORKERS + _SPARE_CONNECTIONS,
                     request_timeout_s=settings.request_timeout_s,
                     connect_timeout_s=settings.connect_timeout_s,
                     clock=clock,

@@ -16,6 +16,7 @@ def test_a_broken_engine_is_caught_where_the_real_one_passes(control: Control) -
     assert findings.at_a_step
     if control.name in IN_THE_BOOKS:
         assert findings.at_the_end, findings.at_a_step
+        assert findings.by_the_judge, findings.at_a_step
 
 
 def test_there_are_eight_controls() -> None:

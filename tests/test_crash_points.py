@@ -180,7 +180,7 @@ class Run:
     @property
     def command(self) -> list[str]:
         command = ["submit", "-" if self._stdin else "ids.txt", "--run", "the.run", "--json", "--quiet"]
-        command += ["--chunk-size", str(CHUNK_IDS), "--workers", "1"]
+        command += ["--chunk-size", str(CHUNK_IDS), "--workers", "1", "--no-forecast"]
         command += self.oracle.options(f"http://127.0.0.1:{self.proxy.port}/api/v1" if self.proxy else None)
         return command
 

@@ -10,10 +10,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.storage.disk import environment
 
 pytestmark = pytest.mark.timeout(400)  # a campaign is one process; beside others it may take minutes
 
 CAMPAIGN = Path(__file__).parent / "soak" / "disk_faults.py"
+
+
+def campaign(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, CAMPAIGN, "--folder", folder, "--chunks", "15", *options]
+    # With the disk in place from the beginning a campaign need not start itself once more.
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=380, check=False, env=dict(environment())
+    )
 
 
 @pytest.mark.slow
@@ -33,14 +42,12 @@ CAMPAIGN = Path(__file__).parent / "soak" / "disk_faults.py"
     ],
 )
 def test_each_failing_call_ends_the_session_in_order(tmp_path: Path, faults: str, every: int) -> None:
-    command = [sys.executable, CAMPAIGN, "--folder", tmp_path, "--only", faults, "--every", str(every)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=380, check=False)
+    done = campaign(tmp_path, "--only", faults, "--every", str(every))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fires no more" in done.stdout
 
 
 def test_a_slow_disk_holds_nothing_and_loses_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, CAMPAIGN, "--folder", tmp_path, "--only", "slow"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=380, check=False)
+    done = campaign(tmp_path, "--only", "slow")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "each sync 20 ms late: nothing happens" in done.stdout

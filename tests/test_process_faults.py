@@ -69,6 +69,7 @@ class Run:
 
     def start(self, *options: str, name: str = "session", crash: str = "") -> Session:
         command = ["submit", "ids.txt", "--run", "the.run", "--json", "--quiet", "--on-unknown", "hold"]
+        command += ["--no-forecast"]
         command += [
             "--chunk-size",
             str(CHUNK_IDS),

@@ -399,6 +399,16 @@ def test_a_store_that_breaks_stops_sending_and_says_what_to_do(
         throttle.admit(STATUS, 2.0)
 
 
+def test_what_ends_after_the_session_has_left_disturbs_nobody(machine: Machine) -> None:
+    throttle = machine.run()
+    ticket = start(throttle, 0.0)
+    throttle.leave(1.0)
+    throttle.ended(ticket, 2.0, ANSWERED)
+    assert not throttle.may_send
+    with pytest.raises(LedgerError, match="has left"):
+        throttle.admit(STATUS, 3.0)
+
+
 def test_loops_on_the_clock_of_the_machine_share_an_axis_and_others_have_one_of_their_own() -> None:
     async def axes() -> tuple[str, str]:
         import asyncio

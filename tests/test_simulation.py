@@ -19,12 +19,12 @@ from bulkjobs.settings import Rate, Secret, Settings
 from bulkjobs.simulator import Limit, ServiceConfig, Span
 
 ROOT = Path(__file__).parent.parent
-SECONDS = float(os.environ.get("BULKJOBS_SIMULATION_S", "20"))
+SECONDS = float(os.environ.get("BULKJOBS_SIMULATION_S", "10"))
 """Real time for the short runs; they go on beyond it until they have met all that they are to meet."""
 FIRST_SEED = int(os.environ.get("BULKJOBS_SIMULATION_SEED", "1"))
 LAST_SEED = FIRST_SEED + 9_999
 LONG_SEEDS = 20
-LONG_CHUNKS = int(os.environ.get("BULKJOBS_SIMULATION_CHUNKS", "800"))
+LONG_CHUNKS = int(os.environ.get("BULKJOBS_SIMULATION_CHUNKS", "400"))
 
 
 STARVED = 401
@@ -72,11 +72,11 @@ def test_short_runs_with_much_going_wrong_break_no_invariant() -> None:
     for seed in range(FIRST_SEED, LAST_SEED + 1):
         if set(seen) >= MET and time.monotonic() - begun > SECONDS:
             break
-        if seed == STARVED:
-            continue
-        outcome = simulate(scenario_of(seed))
+        # Most of what can happen is found by the briefest, of which there are twice as many in the time.
+        brief = seed % 4 != 0
+        outcome = simulate(scenario_of(seed, brief=brief))
         seen += outcome.seen
-        assert not outcome.violations, told(outcome)
+        assert not outcome.violations, told(outcome, " --brief" if brief else "")
     assert set(seen) >= MET
 
 
@@ -107,6 +107,7 @@ def test_a_crash_while_a_status_request_meets_a_lock_out_is_not_followed_by_a_bu
         on_unknown="hold",
         chunk_size=1,
         workers=4,
+        forecast=False,
     )
     config = ServiceConfig(
         seed=3,

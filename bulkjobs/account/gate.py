@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Gate", "GateStopped", "Permit", "PermitWithdrawn"]
 
 _ORDER: Final = {RequestKind.LOGIN: 0, RequestKind.SUBMIT: 1} | dict.fromkeys(
-    (RequestKind.STATUS, RequestKind.LIST, RequestKind.RESULTS), 2
+    (RequestKind.STATUS, RequestKind.LIST, RequestKind.RESULTS, RequestKind.USAGE), 2
 )
 """Without a token nothing goes, without submits nothing is earned; the others share what is left."""
 

@@ -157,7 +157,7 @@ class SharedThrottle(Throttle):
     @property
     def may_send(self) -> bool:
         """Tells whether a request admitted earlier may still begin: no lock-out has begun, here or elsewhere."""
-        if self._store.changed:
+        if self._broken is None and self._store.changed:
             self._do(None, None)
         return self._broken is None and super().may_send
 
@@ -167,8 +167,8 @@ class SharedThrottle(Throttle):
         Raises:
             LedgerError: what the account has used up cannot be read or entered.
         """
+        self._check()
         if not self._counts and not self._pending and not self._store.changed:
-            self._check()
             return super().admit(kind, now)
         admitted: Ticket | WaitUntil | WaitForSlot = WaitUntil(
             now + _LOOK_AGAIN_S, "another process is busy with the account"
@@ -201,6 +201,7 @@ class SharedThrottle(Throttle):
             turn.end_session(self._session, now)
 
         self._do(go, now)
+        self._broken = LedgerError("The session has left the account.")
         self._store.forget_session(self._session)
         self._store.close()
 

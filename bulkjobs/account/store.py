@@ -322,7 +322,10 @@ class AccountStore:
     @property
     def changed(self) -> bool:
         """Tells whether another process may have written since this was asked last."""
-        version = self._database.execute("PRAGMA data_version").fetchone()[0]
+        try:
+            version = self._database.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            return True  # the turn that follows says what is wrong
         changed, self._seen_version = version != self._seen_version, version
         return bool(changed)
 

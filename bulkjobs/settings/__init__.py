@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bulkjobs.settings.options import OPTIONS, Option
 from bulkjobs.settings.settings import Settings, merge
-from bulkjobs.settings.values import Rate, Secret, default_pace, parse_duration, parse_rate
+from bulkjobs.settings.values import MOST_WORKERS, Rate, Secret, default_pace, parse_duration, parse_rate
 
 __all__ = [
+    "MOST_WORKERS",
     "OPTIONS",
     "Option",
     "Rate",

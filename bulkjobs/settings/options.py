@@ -15,6 +15,7 @@ from typing import Final
 from bulkjobs.errors import ConfigError
 from bulkjobs.settings.values import (
     DAY_S,
+    MOST_WORKERS,
     Rate,
     duration_text,
     parse_duration,
@@ -217,7 +218,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--workers",
         field="workers",
-        kind=_count(1, 1024),
+        kind=_count(1, MOST_WORKERS),
         metavar="N",
         default="8",
         help="Requests in flight at most.",
@@ -339,6 +340,23 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar=None,
         default="off",
         help="Divide a chunk that is refused for bad ids until only they are left; each part is a job of its own.",
+    ),
+    Option(
+        name="--forecast",
+        off="--no-forecast",
+        field="forecast",
+        kind=_SWITCH,
+        metavar=None,
+        default="on",
+        help="Ask what is left of the quota before the first submission, and tell if it may not last.",
+    ),
+    Option(
+        name="--spend-cap",
+        field="spend_cap",
+        kind=_count(1, 999_999_999_999, none=True),
+        metavar="IDS",
+        default="none",
+        help="Most ids that may be accepted, held or in flight, over all sessions of the run.",
     ),
     Option(
         name="--poll",

@@ -137,6 +137,8 @@ class Settings:
     settle_s: float = 600.0
     exclusive: bool = False
     bisect: bool = False
+    forecast: bool = True
+    spend_cap: int | None = None
     poll_s: float | None = None
     request_timeout_s: float = 300.0
     connect_timeout_s: float = 30.0

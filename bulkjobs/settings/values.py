@@ -15,6 +15,7 @@ __all__ = [
     "DAY_S",
     "DEFAULT_RATE",
     "MAX_COUNT",
+    "MOST_WORKERS",
     "Rate",
     "Secret",
     "check_url",
@@ -31,6 +32,7 @@ __all__ = [
 
 DAY_S: Final = 86_400.0
 MAX_COUNT: Final = 10_000_000
+MOST_WORKERS: Final = 1024
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _UNIT_S: Final = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S}
 _RATE: Final = re.compile(r"([0-9]{1,12}|auto)(?:/(.+))?", re.IGNORECASE)

@@ -48,6 +48,8 @@ class Findings:
     """Of the broken one: what the watch saw."""
     at_the_end: list[str]
     """Of the broken one: what input, books and files show."""
+    by_the_judge: list[str]
+    """Of the broken one: what the judge of the soaks and of the crash points says."""
     of_the_real_one: list[str]
     """Anything here is a false alarm, or a bug."""
 
@@ -59,18 +61,20 @@ class Findings:
 
 def try_control(control: Control) -> Findings:
     """Lets the real engine and then the broken one work in the same world, both to the end."""
-    real = simulate(control.scenario, to_the_end=True)
+    real = simulate(control.scenario, to_the_end=True, ask_judge=True)
     with control.breaks():
-        broken: Outcome = simulate(control.scenario, to_the_end=True)
+        broken: Outcome = simulate(control.scenario, to_the_end=True, ask_judge=True)
     return Findings(
         control=control.name,
         at_a_step=[found for found in broken.violations if found not in broken.judged],
         at_the_end=broken.judged,
-        of_the_real_one=real.violations,
+        by_the_judge=broken.by_the_judge,
+        of_the_real_one=real.violations + real.by_the_judge,
     )
 
 
 _SETTINGS: Final = Settings(
+    forecast=False,
     base_url=BASE_URL,
     login_url=LOGIN_URL,
     access_token=Secret(TOKEN),

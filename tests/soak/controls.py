@@ -23,6 +23,7 @@ def main(argv: Sequence[str]) -> int:
         for what, sentences in (
             ("at a step", found.at_a_step),
             ("at the end", found.at_the_end),
+            ("the judge", found.by_the_judge),
             ("the real one", found.of_the_real_one),
         ):
             if sentences:

@@ -132,7 +132,7 @@ class _Campaign:
             for sentence in self._judged(image, marks):
                 bad += 1
                 print(f"model {model}, power lost behind call {call[0]} ({call[1]}): {sentence}", flush=True)
-            if bad > 20:
+            if bad > (0 if self._options.broken else 20):
                 print("… and so on.")
                 break
             tested = number

@@ -41,10 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with the places that the environment arms."""
     from bulkjobs.__main__ import main as command
 
-    if sabotage := os.environ.pop("SABOTAGE", ""):
-        from support.sabotage import spoil
-
-        spoil(sabotage)
     for rule in filter(None, os.environ.pop("CRASH", "").split(",")):
         match = _RULE.fullmatch(rule)
         assert match, f"{rule!r} names no place to die at"

@@ -27,6 +27,9 @@ _INVALID: Final = (
     b"99999999999999999999",
     b"\xff\xfe",
 )
+_SHORT: Final = (0, 1, 2, 5, 10, 20, 40)
+_BRIEF: Final = (0, 1, 2, 3, 4, 6, 8)
+"""How many chunks a run may have."""
 _WINDOW_S: Final = 300.0
 _HOUR_S: Final = 3_600.0
 _RECONCILED_SHARE: Final = 0.5
@@ -73,11 +76,17 @@ class Scenario:
         return kept is not None and kept.count <= allowed.count and kept.period_s >= allowed.window_s
 
 
-def scenario_of(seed: int) -> Scenario:
-    """Draws a short run with much going wrong."""
+def scenario_of(seed: int, *, brief: bool = False) -> Scenario:
+    """Draws a short run with much going wrong, of up to 40 chunks and four processes that end before it has.
+
+    Args:
+        seed: what it follows from.
+        brief: draws one of at most 8 chunks and two such processes. Most of what can happen takes no more, and there
+            are three of them in the time of one.
+    """
     draw = random.Random(f"scenario/{seed}")
     size = draw.choice([1, 2, 3, 7, 20])
-    chunks = draw.choice([0, 1, 2, 5, 10, 20, 40])
+    chunks = draw.choice(_BRIEF if brief else _SHORT)
     # Some worlds are calm, so that each kind of trouble is also met alone.
     calm = draw.random() < 0.15
     config, settings = _account(draw, seed, size, chunks)
@@ -87,7 +96,9 @@ def scenario_of(seed: int) -> Scenario:
         chunk_size=size,
         settings=settings,
         config=config,
-        endings=() if calm or draw.random() < 0.25 else _endings(draw, most=4, steps=40 + 12 * chunks),
+        endings=()
+        if calm or draw.random() < 0.25
+        else _endings(draw, most=2 if brief else 4, steps=40 + 12 * chunks),
         jumps=() if draw.random() < 0.7 else _jumps(draw, steps=40 + 12 * chunks),
         fault_share=0.0 if calm else draw.choice([0.05, 0.2, 0.5, 0.9]),
         faults=draw.choice([1, 3, 10, 30]),

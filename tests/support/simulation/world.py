@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import random
@@ -26,6 +27,7 @@ from bulkjobs.simulator.faults import Faults
 from bulkjobs.sinks import open_sink
 from bulkjobs.sources import FileSource
 from bulkjobs.testing import EPOCH_UTC, VirtualClock
+from support.judge import judge_run
 from support.simulated import crash_image
 from support.simulation.ending import judge_end
 from support.simulation.loop import PROCESS, LoopWriter, SimulationLoop
@@ -42,6 +44,8 @@ _MOST_SESSIONS: Final = 200
 _FINISHED: Final = (Exit.ACCEPTED, Exit.PARTS_REFUSED, Exit.HELD)
 _MEMORY: Final = Path("/dev/shm")
 """A file system in memory, where there is one; folders in it are made with tempfile."""
+_RESERVE_BYTES: Final = 4096
+"""Of the room that a run keeps: no disk fills up here, and 16 MiB of memory for each process cost a tenth of all."""
 _FRESH_ID: Final = b"4611686018427387904"
 
 
@@ -54,6 +58,8 @@ class Outcome:
     """What broke at a step, and what `judged` holds."""
     judged: list[str]
     """What the input, the books of the service and the files of the run show at the end."""
+    by_the_judge: list[str]
+    """What the judge of the soaks and of the crash points says at the end, if it was asked."""
     trace_hash: str
     trace: list[str]
     """Empty unless it was asked for."""
@@ -64,17 +70,22 @@ class Outcome:
     """How often what was met."""
 
 
-def simulate(scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool = False) -> Outcome:
+def simulate(
+    scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool = False, ask_judge: bool = False
+) -> Outcome:
     """Runs a scenario to its end, or to the first violation.
 
     Args:
         scenario: what to run.
         keep_trace: whether to keep the trace and not only its hash.
         to_the_end: whether to go on after a violation, so that the end can be judged too.
+        ask_judge: whether to ask the judge too who knows nothing of simulations.
     """
     folder = Path(tempfile.mkdtemp(prefix="bulkjobs-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    if ask_judge:
+        scenario = replace(scenario, config=replace(scenario.config, books=folder / "books"))
     try:
-        with _writer_on_the_loop(), Service(scenario.config) as service:
+        with _writer_on_the_loop(), _garbage_kept(), Service(scenario.config) as service:
             world = World(scenario, service, folder, keep_trace=keep_trace, to_the_end=to_the_end)
             with asyncio.Runner(loop_factory=SimulationLoop) as runner:
                 runner.run(world.run())
@@ -86,8 +97,26 @@ def simulate(scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool =
 @contextmanager
 def _writer_on_the_loop() -> Iterator[None]:
     """Lets ledgers be written by the loop. The thread's own behaviour has tests of its own."""
-    with mock.patch("bulkjobs.ledger.ledger.Writer", LoopWriter):
+    with (
+        mock.patch("bulkjobs.ledger.ledger.Writer", LoopWriter),
+        mock.patch("bulkjobs.ledger.reserve.RESERVE_BYTES", _RESERVE_BYTES),
+    ):
         yield
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Lets nothing be collected but what the simulation made, and that only when the world says so.
+
+    To look again and again through what the modules hold takes as long as the ledger's work.
+    """
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 class World:
@@ -124,6 +153,7 @@ class World:
         )
         self.internet = Internet(scenario, service, self.watch, _server_utc)
         self._judged: list[str] = []
+        self._by_the_judge: list[str] = []
         self._processes = 0
         self._virtual_s = 0.0
         self._jitter = random.Random(f"jitter/{scenario.seed}")
@@ -148,6 +178,7 @@ class World:
             seed=self.scenario.seed,
             violations=self.watch.violations + self._judged,
             judged=self._judged,
+            by_the_judge=self._by_the_judge,
             trace_hash=self._hash.hexdigest(),
             trace=self._trace,
             chunks=len(self.expected.chunks),
@@ -174,6 +205,7 @@ class World:
         self._virtual_s = asyncio.get_running_loop().time()
         if work.done() and not work.cancelled() and (error := work.exception()) is not None:
             self.watch.broken(f"the engine raised {type(error).__name__}: {error}")
+        gc.collect()  # while what nobody asked for can still be told of
 
     def _unheard(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Takes what asyncio has nobody else to tell of."""
@@ -349,6 +381,8 @@ class World:
     async def _judge(self, summary: RunSummary) -> None:
         """Holds the end of a run against the input and the service's books, from its files alone."""
         self._judged += judge_end(self.expected, self.service, self.run_dir, summary)
+        if self.scenario.config.books is not None:
+            self._by_the_judge = judge_run(self._sources, self.scenario.config.books, self.run_dir).violations
         sent = self.watch.seen["sent submit"]
         again = await self.session(None)
         if self.scenario.settings.on_unknown == "reconcile" and summary.ids["held"]:

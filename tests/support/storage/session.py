@@ -19,10 +19,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 from bulkjobs.cli.session import failed
 from bulkjobs.client import Client
 from bulkjobs.events import Event, Stopping
+from bulkjobs.ledger import reserve
 from bulkjobs.model import Evidence, Request, RequestKind
 from bulkjobs.settings import Secret, Settings
 from bulkjobs.testing import VirtualClock, answered, lost, run_virtual
@@ -31,6 +33,8 @@ __all__ = ["WORKERS", "Books", "Ended", "Town", "violations"]
 
 WORKERS: Final = 4
 _SIZE: Final = 10
+_RESERVE_BYTES: Final = 2**20
+"""Of a reserve here, since each disk is written and compared whole; `Mode.UNTIL_SPACE` waits for no less."""
 _THROTTLED, _REFUSED, _LOST_WITH_JOB, _LOST, _BROKEN = 3, 5, 7, 11, 13
 """Which chunk, from 0, the server treats how; all others it accepts."""
 _REFUSAL: Final = b'{"errorNumber": "400-108", "message": "Illegal values for the field contactId."}'
@@ -188,6 +192,7 @@ class Town:
         self.digests = [hashlib.sha256(body).hexdigest() for body in bodies]
         self.invalid = 3
         self.duplicate = 2
+        self._imported = False
 
     def index_of(self, digest: str) -> int:
         """Gives the place of a chunk, from 0."""
@@ -195,10 +200,15 @@ class Town:
 
     def work(self, books: Books) -> Ended:
         """Lets one session work on the run until it ends, and says how."""
-        ended = self._ended(books)
+        with mock.patch.object(reserve, "RESERVE_BYTES", _RESERVE_BYTES):
+            ended = self._ended(books)
         # What a failed session left is closed while its disk is as bad as it was, as if the process had ended: SQLite
         # would share what it knows of the log with a connection that only waits to be collected.
         gc.collect()
+        if not self._imported:
+            # What the modules hold stays as long as the process; looked through each time, it costs more than a session.
+            gc.freeze()
+            self._imported = True
         return ended
 
     def _ended(self, books: Books) -> Ended:
