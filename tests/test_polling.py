@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -55,7 +56,7 @@ def test_a_job_is_not_asked_for_much_before_it_can_have_ended() -> None:
 def test_around_the_time_at_which_jobs_end_questions_are_close_and_then_become_rarer() -> None:
     source = random.Random(1)
     asked = questions(learned(*(source.uniform(54, 66) for _ in range(60))), 600.0)
-    gaps = [later - before for before, later in zip(asked, asked[1:], strict=False)]
+    gaps = [later - before for before, later in pairwise(asked)]
     near = [gap for age_s, gap in zip(asked, gaps, strict=False) if 55 < age_s < 64]
     late = [gap for age_s, gap in zip(asked, gaps, strict=False) if age_s > 300]
     assert max(near) < 3
@@ -67,7 +68,7 @@ def test_two_kinds_of_jobs_are_both_met() -> None:
     assert questions(durations, 60.0, price_s=1.0)[-1] < 63
     long = questions(durations, 7_200.0, price_s=1.0)
     assert long[-1] < 1.01 * 7_200
-    assert len(long) < 60
+    assert len(long) < 100
 
 
 def test_wide_intervals_that_overlap_tell_together_when_jobs_end() -> None:
@@ -237,16 +238,9 @@ def test_jobs_due_together_make_one_page_and_those_it_hides_are_asked_for_themse
 def test_one_question_under_way_after_a_job_that_has_surely_ended_is_enough() -> None:
     plan = PollPlan()
     plan.recall([(59.9, 60.0)] * 30)
-    plan.opened("a", 0.0, 0.0)
-    now = 0.0
-    while now < 61.0:
-        now = max(now, plan.due_at("a"))
-        if now >= 59.9:
-            break
-        plan.answered(ask(plan, now), now, now, {"a": False})
-    ask(plan, now)
-    assert plan.due_at("a") > now + 1.0, now
-    assert plan.due_at("a") < math.inf  # should the answer never come
+    plan.opened("a", 0.0, 0.0, at_once=True)
+    ask(plan, 60.1)
+    assert 61.0 < plan.due_at("a") < math.inf  # should the answer never come
 
 
 def test_a_question_that_fails_is_asked_again_after_growing_waits() -> None:

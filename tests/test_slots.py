@@ -16,20 +16,23 @@ from bulkjobs.simulator import Limit, ServiceConfig, Span
 
 RATE = Rate(count=900, period_s=300.0)
 DRAWS: dict[str, tuple[Draw, float]] = {
-    "1 s": (lambda _: 1.0, 1_200.0),
-    "10 s": (lambda _: 10.0, 3_000.0),
-    "60 s": (lambda _: 60.0, 12_000.0),
-    "54 to 66 s": (lambda source: source.uniform(54.0, 66.0), 12_000.0),
-    "9 of 10 60 s, 1 of 10 2 h": (lambda source: 60.0 if source.random() < 0.9 else 7_200.0, 100_000.0),
-    "about 10 minutes, log-normal": (lambda source: source.lognormvariate(6.4, 1.0), 200_000.0),
-    "3 h": (lambda _: 10_800.0, 400_000.0),
-    "2 to 4 h": (lambda source: source.uniform(7_200.0, 14_400.0), 400_000.0),
+    "1 s": (lambda _: 1.0, 900.0),
+    "10 s": (lambda _: 10.0, 2_000.0),
+    "60 s": (lambda _: 60.0, 6_000.0),
+    "54 to 66 s": (lambda source: source.uniform(54.0, 66.0), 6_000.0),
+    "9 of 10 60 s, 1 of 10 2 h": (lambda source: 60.0 if source.random() < 0.9 else 7_200.0, 60_000.0),
+    "about 10 minutes, log-normal": (lambda source: source.lognormvariate(6.4, 1.0), 60_000.0),
+    "3 h": (lambda _: 10_800.0, 300_000.0),
+    "2 to 4 h": (lambda source: source.uniform(7_200.0, 14_400.0), 300_000.0),
 }
 CASES = [
-    *((name, slots, "newest first") for name in DRAWS for slots in (1, 2)),
-    *((name, 10, "newest first") for name in ("1 s", "10 s", "60 s", "3 h")),
-    *((name, slots, "nothing") for name in ("1 s", "60 s", "9 of 10 60 s, 1 of 10 2 h") for slots in (2, 10)),
-    ("60 s", 10, "oldest first"),
+    *((name, 1, "newest first") for name in DRAWS),
+    *((name, 2, "newest first") for name in ("1 s", "54 to 66 s", "9 of 10 60 s, 1 of 10 2 h", "3 h")),
+    *((name, 10, "newest first") for name in ("1 s", "10 s", "3 h")),
+    ("1 s", 2, "nothing"),
+    ("1 s", 10, "nothing"),
+    ("60 s", 2, "nothing"),
+    ("60 s", 2, "oldest first"),
 ]
 
 
@@ -55,13 +58,13 @@ def test_jobs_of_a_second_that_jitter_are_met_as_well_as_the_rate_allows(slots: 
 @pytest.mark.parametrize("shows", ["newest first", "nothing"])
 def test_a_rate_of_three_requests_in_five_minutes_is_used_to_the_full(shows) -> None:
     rate = Rate(count=3, period_s=300.0)
-    figures = play(lambda _: 60.0, slots=2, rate=rate, seconds=100_000.0, shows=shows)
+    figures = play(lambda _: 60.0, slots=2, rate=rate, seconds=60_000.0, shows=shows)
     assert figures.use >= 0.95, figures
     assert figures.fullest <= 3
 
 
 def test_without_a_rate_every_slot_is_taken_again_at_once() -> None:
-    figures = play(lambda _: 60.0, slots=10, rate=None, seconds=6_000.0)
+    figures = play(lambda _: 60.0, slots=4, rate=None, seconds=3_000.0)
     assert figures.use >= 0.99, figures
 
 
@@ -73,21 +76,21 @@ def test_durations_that_change_from_a_second_to_half_an_hour_and_back_are_follow
         drawn += 1
         return 1.0 if drawn // 300 % 2 == 0 else 1_800.0
 
-    figures = play(draw, slots=10, rate=RATE, seconds=100_000.0)
+    figures = play(draw, slots=4, rate=RATE, seconds=100_000.0)
     assert figures.use >= 0.95, figures
 
 
 @pytest.mark.parametrize("shows", ["newest first", "nothing"])
 def test_slots_that_jobs_of_others_leave_are_taken_soon_and_with_few_tries(shows) -> None:
-    others = [(0.0, 1_000.0 * number) for number in range(1, 6)]
-    figures = play(lambda _: 60.0, slots=10, rate=RATE, seconds=8_000.0, shows=shows, others=others)
+    others = [(0.0, 500.0 * number) for number in range(1, 4)]
+    figures = play(lambda _: 60.0, slots=5, rate=RATE, seconds=3_000.0, shows=shows, others=others)
     assert figures.use >= 0.97, figures
-    assert figures.refused < 160
+    assert figures.refused < 80
 
 
 @pytest.mark.parametrize(
     ("job_s", "slots", "chunks", "listed"),
-    [(1.0, 2, 150, True), (60.0, 2, 40, True), (60.0, 2, 40, False), (600.0, 10, 60, True)],
+    [(1.0, 2, 100, True), (60.0, 2, 40, False), (600.0, 10, 50, True)],
 )
 def test_a_whole_run_uses_its_slots(
     tmp_path: Path, job_s: float, slots: int, chunks: int, listed: bool
