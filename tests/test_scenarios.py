@@ -10,27 +10,12 @@ from pathlib import Path
 
 import pytest
 from support.scenarios import FOLDER, load, names, play, problems
-from support.scenarios.broken import BROKEN
+from support.scenarios.broken import BROKEN, EagerPolls
 from support.scenarios.engine import play_engine
 from support.scenarios.loop import Loop
 from support.scenarios.scenario import Work, parse
 
-AWAITED = {
-    "slots-of-minutes": "the next question waits for a tenth of a job's age",
-    "slots-of-seconds": "the same, and for five seconds at least",
-}
-"""What the gate cannot do yet."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name, marks=pytest.mark.xfail(reason=AWAITED[name], strict=True) if name in AWAITED else ()
-        )
-        for name in names()
-    ],
-)
+@pytest.mark.parametrize("name", names())
 def test_the_gate_does_as_the_scenario_says(name: str) -> None:
     scenario = load(name)
     report = play(scenario)
@@ -55,6 +40,13 @@ def test_a_scenario_finds_a_broken_controller(wrong: str, name: str, seen_in: se
     assert problems(play(scenario), {what: scenario.expect[what] for what in seen_in - {"lockouts"}}) == []
     found = problems(play(scenario, BROKEN[wrong]), scenario.expect)
     assert seen_in <= {one.split(": ")[1].split(" is ")[0] for one in found}, found
+
+
+def test_a_scenario_finds_questions_that_eat_what_submits_need() -> None:
+    scenario = replace(load("slots-in-a-small-window"), work=Work(span_s=6 * 3_600.0))
+    make = BROKEN["no token is kept for submits"]
+    found = problems(play(scenario, make, EagerPolls), scenario.expect)
+    assert {"slot-use", "finish"} <= {one.split(": ")[1].split(" is ")[0] for one in found}, found
 
 
 def test_a_controller_that_never_lets_time_go_on_is_found_at_once() -> None:

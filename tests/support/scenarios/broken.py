@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bulkjobs.model import RequestKind
-from bulkjobs.settings import Settings
+from bulkjobs.polling import Question
+from bulkjobs.settings import Rate, Settings
 from bulkjobs.throttle import Decision, Outcome, Throttle, Ticket, WaitUntil
+from support.scenarios.polls import Polls
 
-__all__ = ["BROKEN"]
+__all__ = ["BROKEN", "EagerPolls"]
 
 _TICK_S: Final = 1e-6
 """Rounding must not end the wait just before its time, again and again."""
@@ -118,6 +120,25 @@ class SpreadsEvenly(Throttle):
         """Sets the next turn."""
         self._next = self._now + self._apart_s
         return super().started(kind)
+
+
+class EagerPolls(Polls):
+    """Asks for each open job every second, whatever the submits need."""
+
+    def choose(self, now: float, rate: Rate | None, others_since: float | None) -> float:
+        """Takes the next job in turn."""
+        if self.waiting is not None or not len(self._plan):
+            return math.inf
+        if now < self._asked_at + 1.0 / len(self._plan):
+            return self._asked_at + 1.0 / len(self._plan)
+        self._asked_at = now
+        jobs = list(self._plan._jobs)  # noqa: SLF001 - only what is broken looks there
+        self._turn += 1
+        self.waiting = Question(jobs=(jobs[self._turn % len(jobs)],))
+        return math.inf
+
+    _asked_at = -math.inf
+    _turn = 0
 
 
 BROKEN: Final[Mapping[str, Callable[[Settings], Throttle]]] = {

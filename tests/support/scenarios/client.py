@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from bulkjobs.model import RequestKind
+from bulkjobs.polling import Question
 from bulkjobs.settings import Settings
-from bulkjobs.simulator.messages import Kind
 from bulkjobs.throttle import GRACE_S, Admit, Outcome, Throttle, Ticket
 from support.scenarios.loop import Loop
 from support.scenarios.polls import Polls
@@ -44,16 +44,16 @@ class _Request:
     """Is one request on its way, and afterwards what the ledger knows of it."""
 
     __slots__ = (
-        "answer", "begun_at", "begun_utc", "counted_at", "ended_utc", "ends_at", "job_ids", "kind", "lost", "process", "ticket",
+        "answer", "begun_at", "begun_utc", "counted_at", "ended_utc", "ends_at", "question", "kind", "lost", "process", "ticket",
     )  # fmt: skip
 
     def __init__(
-        self, process: _Process, kind: RequestKind, ticket: Ticket, job_ids: tuple[str, ...]
+        self, process: _Process, kind: RequestKind, ticket: Ticket, question: Question | None
     ) -> None:
         self.process = process
         self.kind = kind
         self.ticket = ticket
-        self.job_ids = job_ids
+        self.question = question
         self.begun_at = self.counted_at = self.ends_at = 0.0
         self.lost = False
         """The client gives up before the answer is there."""
@@ -78,7 +78,13 @@ class Client:
     """Is every client of the account under test: usually one process at a time."""
 
     def __init__(
-        self, scenario: Scenario, loop: Loop, server: Server, chunks: int, make: MakeThrottle
+        self,
+        scenario: Scenario,
+        loop: Loop,
+        server: Server,
+        chunks: int,
+        make: MakeThrottle,
+        polls: type[Polls],
     ) -> None:
         """Makes a client that is not running yet.
 
@@ -88,12 +94,14 @@ class Client:
             server: takes the requests.
             chunks: how many there are to be sent.
             make: makes a controller, for each process that finds none.
+            polls: who asks for open jobs.
         """
         self._scenario = scenario
         self._settings = scenario.settings
         self._loop = loop
         self._server = server
         self._make = make
+        self._polls = polls
         self._left = chunks
         self._unsettled = chunks
         self._draw = random.Random(f"network/{scenario.seed}")
@@ -116,6 +124,7 @@ class Client:
         self._kept_s = self._counts_s + max((abs(event.by_s) for event in scenario.events), default=0.0)
         self._locked_until_utc: float | None = None
         self._learned: int | None = None
+        self._durations_s: deque[float] = deque(maxlen=64)
         # What is reported.
         self.finished_at: float | None = None
         self.restarts = 0
@@ -148,7 +157,7 @@ class Client:
     # Sending
 
     def _new_process(self) -> _Process:
-        return _Process(self._settings.workers, Polls(self._settings.poll_s))
+        return _Process(self._settings.workers, self._polls(self._settings.poll_s, self._durations_s))
 
     def _pump(self) -> None:
         """Begins what may begin now, submissions first, and comes back when something may again."""
@@ -166,26 +175,32 @@ class Client:
                     break
                 process.free_workers -= 1
                 self._left -= 1
-                self._begin(process, RequestKind.SUBMIT, ())
-        for process in self._processes:
-            polls = process.polls
-            due_at = polls.next_at(now) if process.alive else math.inf
-            while polls.waiting and process.alive:
-                decision = decide(RequestKind.STATUS, now)
-                if not isinstance(decision, Admit):
-                    wake_at = min(wake_at, decision.at)
-                    break
-                self._begin(process, RequestKind.STATUS, polls.waiting.popleft())
-            wake_at = min(wake_at, due_at)
+                self._begin(process, RequestKind.SUBMIT)
+        if self._settings.max_active_jobs is not None:
+            for process in self._processes:
+                wake_at = min(wake_at, self._ask(process, now))
         if wake_at < self._wake_at:
             self._wake_at = wake_at
             self._loop.at(wake_at, self._pump)
         if self._restarts and self._processes and self._is_moment(used_up=used_up):
             self._die(self._restarts.popleft())
 
-    def _begin(self, process: _Process, kind: RequestKind, job_ids: tuple[str, ...]) -> None:
+    def _ask(self, process: _Process, now: float) -> float:
+        """Begins the questions that may begin now; gives when to look again."""
+        polls, throttle = process.polls, self._throttle
+        while True:
+            wake_at = polls.choose(now, throttle.rate, throttle.slots_held_by_others_since)
+            if polls.waiting is None:
+                return wake_at
+            kind = RequestKind.STATUS if polls.waiting.page is None else RequestKind.LIST
+            decision = throttle.decide(kind, now)
+            if not isinstance(decision, Admit):
+                return decision.at
+            self._begin(process, kind, polls.sent(now))
+
+    def _begin(self, process: _Process, kind: RequestKind, question: Question | None = None) -> None:
         loop, now = self._loop, self._loop.now
-        request = _Request(process, kind, self._throttle.started(kind), job_ids)
+        request = _Request(process, kind, self._throttle.started(kind), question)
         answer_s, share = self._drawn()
         timeout_s = self._settings.request_timeout_s
         request.lost = answer_s > timeout_s
@@ -224,11 +239,14 @@ class Client:
         now = self._loop.now
         if request.answer is not None or now < request.counted_at:
             return  # a kill has moved the moment
-        if request.kind is RequestKind.SUBMIT:
-            request.answer = self._server.submit(now, request.begun_at)
+        server, question = self._server, request.question
+        if question is None:
+            request.answer = server.submit(now, request.begun_at)
+        elif question.page is None:
+            request.answer = server.ask(question.jobs[0], now, request.begun_at)
         else:
-            kind = Kind.LIST if request.kind is RequestKind.LIST else Kind.STATUS
-            request.answer = self._server.ask(kind, request.job_ids, now, request.begun_at)
+            since = min((self._open[each][0] for each in question.jobs if each in self._open), default=now)
+            request.answer = server.page(question.page, since, now, request.begun_at)
 
     # Ending
 
@@ -242,16 +260,30 @@ class Client:
         self.token_s += taken_s
         answer = None if request.lost else request.answer
         self._report(request, answer)
-        if request.kind is RequestKind.SUBMIT:
+        if request.question is None:
             self.submit_s += taken_s
             self._end_submit(request, answer)
         else:
-            ended = () if answer is None else answer.ended
-            for job_id in ended:
-                self._open.pop(job_id)
-                self._throttle.job_closed(job_id)
-            process.polls.answered(request.job_ids, ended, now, self._throttle.rate)
+            self._end_question(request, request.question, answer)
         self._pump()
+
+    def _end_question(self, request: _Request, question: Question, answer: Answer | None) -> None:
+        throttle, process, now = self._throttle, request.process, self._loop.now
+        told = {} if answer is None else answer.told
+        ours = {
+            job_id: over
+            for job_id, over in told.items()
+            if job_id in self._open and self._open[job_id][1] is process
+        }
+        process.polls.answered(question, request.begun_at, now, ours, None if answer is None else answer.rows)
+        for job_id, over in ours.items():
+            if over:
+                self._durations_s.append(now - self._open.pop(job_id)[0])
+                throttle.job_closed(job_id)
+        if answer is not None and answer.rows is not None:
+            running = sum(not over for over in told.values())
+            hidden = sum(job_id not in told for job_id in self._open)
+            throttle.jobs_listed(now, running + hidden)
 
     def _report(self, request: _Request, answer: Answer | None) -> None:
         """Tells the controller, and stores what the gate would have stored."""
@@ -277,7 +309,7 @@ class Client:
             throttle.job_opened(request.ticket, answer.job_id, now)
             if self._settings.max_active_jobs is not None:
                 self._open[answer.job_id] = (now, process)
-                process.polls.add(answer.job_id, now, now, throttle.rate, at_once=False)
+                process.polls.add(answer.job_id, now, now, at_once=False)
         elif answer.said is Said.NO_QUOTA:
             self._unsettled -= self._left
             self._left = 0
@@ -340,7 +372,7 @@ class Client:
         for job_id, (accepted_at, by) in list(self._open.items()):
             if by is before:
                 self._open[job_id] = (accepted_at, process)
-                process.polls.add(job_id, accepted_at, now, self._throttle.rate, at_once=True)
+                process.polls.add(job_id, accepted_at, now, at_once=True)
         self._pump()
 
     def _restore(self, *, unanswered: bool) -> None:

@@ -13,6 +13,7 @@ from bulkjobs.simulator.account import Throttle
 from support.scenarios.client import Client, MakeThrottle, make_throttle
 from support.scenarios.loop import Loop
 from support.scenarios.optimum import Means, best_finish_s, chunks_within, tokens
+from support.scenarios.polls import Polls
 from support.scenarios.scenario import Event, Scenario
 from support.scenarios.service import Server
 
@@ -61,17 +62,18 @@ class Report:
     cpu_s: float
 
 
-def play(scenario: Scenario, make: MakeThrottle = make_throttle) -> Report:
+def play(scenario: Scenario, make: MakeThrottle = make_throttle, polls: type[Polls] = Polls) -> Report:
     """Plays a scenario with the pure controller.
 
     Args:
         scenario: what to play.
         make: makes the controller; for controllers that are broken on purpose.
+        polls: who asks for open jobs; likewise.
     """
     began_s = time.process_time()
     loop, server = Loop(), Server(scenario)
     chunks = chunks_within(scenario)
-    client = Client(scenario, loop, server, chunks, make)
+    client = Client(scenario, loop, server, chunks, make, polls)
     for event in scenario.events:
         _enter(event, scenario, loop, server, client)
     loop.at(0.0, client.start)

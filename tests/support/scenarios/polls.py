@@ -1,55 +1,59 @@
-"""Who asks for open jobs, and when: the rule of the tracker, without its shell."""
+"""Who asks for open jobs, and when: the tracker without its shell, around the plan of questions."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from heapq import heappop, heappush
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from bulkjobs.backoff import poll_delay_s
+from bulkjobs.polling import PollPlan, Question
 from bulkjobs.settings import Rate
 
 __all__ = ["Polls"]
 
-_POLLERS: Final = 4
+_MOST_UNDER_WAY: Final = 32
+_SEEN_LATE: Final = 0.05
 
 
 class Polls:
-    """Gives the jobs to be asked for, the one that is due first."""
+    """Gives one question after the other; the one that was chosen last waits for its turn."""
 
-    def __init__(self, floor_s: float) -> None:
-        self._floor_s = floor_s
-        self._accepted: dict[str, float] = {}
-        self._due: list[tuple[float, str]] = []
-        self._busy = 0
-        self.waiting: deque[tuple[str, ...]] = deque()
-        """What is to be asked for now, as soon as the account has a token."""
+    def __init__(self, least_s: float | None, durations_s: Iterable[float] = ()) -> None:
+        self._plan = PollPlan(least_s=least_s)
+        self._plan.recall(((1 - _SEEN_LATE) * seconds, seconds) for seconds in durations_s)
+        self._under_way = 0
+        self._wake_at: float | None = math.inf
+        self.waiting: Question | None = None
+        """What is to be asked as soon as the account has a token."""
 
-    def add(self, job_id: str, accepted_at: float, now: float, rate: Rate | None, *, at_once: bool) -> None:
+    def add(self, job_id: str, accepted_at: float, now: float, *, at_once: bool) -> None:
         """Takes up an open job."""
-        self._accepted[job_id] = accepted_at
-        heappush(self._due, (now if at_once else now + self._delay_s(job_id, now, rate), job_id))
+        self._plan.opened(job_id, accepted_at, now, at_once=at_once)
+        self._wake_at = None
 
-    def next_at(self, now: float) -> float:
-        """Moves what is due to `waiting`, and gives when to look again."""
-        due = self._due
-        while due and due[0][0] <= now and self._busy < _POLLERS:
-            self._busy += 1
-            self.waiting.append((heappop(due)[1],))
-        return due[0][0] if due and self._busy < _POLLERS else math.inf
+    def choose(self, now: float, rate: Rate | None, others_since: float | None) -> float:
+        """Chooses the next question if it is time for one, and gives when to look again."""
+        if self.waiting is not None or self._under_way >= _MOST_UNDER_WAY:
+            return math.inf
+        if self._wake_at is None or self._wake_at <= now:
+            self._plan.watch_others(others_since)
+            self.waiting = self._plan.choose(now, rate)
+            self._wake_at = None if self.waiting is not None else self._plan.next_at(now, rate)
+        return math.inf if self._wake_at is None else self._wake_at
+
+    def sent(self, now: float) -> Question:
+        """Takes that the chosen question leaves, and gives it."""
+        question, self.waiting = self.waiting, None
+        assert question is not None
+        self._plan.sent(question, now)
+        self._under_way += 1
+        self._wake_at = None
+        return question
 
     def answered(
-        self, job_ids: tuple[str, ...], ended: tuple[str, ...], now: float, rate: Rate | None
+        self, question: Question, sent_at: float, now: float, told: Mapping[str, bool], rows: int | None
     ) -> None:
-        """Takes the answer to a question; without one nothing has ended."""
-        self._busy -= 1
-        for job_id in job_ids:
-            if job_id in ended:
-                del self._accepted[job_id]
-            else:
-                heappush(self._due, (now + self._delay_s(job_id, now, rate), job_id))
-
-    def _delay_s(self, job_id: str, now: float, rate: Rate | None) -> float:
-        age_s = now - self._accepted[job_id]
-        return poll_delay_s(age_s, len(self._accepted), rate, floor_s=self._floor_s)
+        """Takes the end of a question: which open jobs it told of, and whether they have ended."""
+        self._under_way -= 1
+        self._plan.answered(question, sent_at, now, told, rows=rows)
+        self._wake_at = None

@@ -143,6 +143,7 @@ _SERVER: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "max-active-jobs": ("max_active_jobs", spelling.read_count),
     "quota": ("quota_ids", spelling.read_count),
     "slots-refusal": ("slots_refusal", int),
+    "list-newest-first": ("list_newest_first", bool),
 }
 
 

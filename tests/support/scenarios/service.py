@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -20,6 +21,8 @@ from support.scenarios.scenario import Scenario
 
 __all__ = ["Answer", "Said", "Server"]
 
+_DAY_S: Final = 86_400.0
+_PAGE_JOBS: Final = 50
 _ENDED = (State.FINISHED, State.FAILED, State.ABORTED)
 
 
@@ -39,8 +42,10 @@ class Answer:
     said: Said
     job_id: str = ""
     """Of the job that a submission made."""
-    ended: tuple[str, ...] = ()
-    """Those of the jobs asked for that have ended."""
+    told: Mapping[str, bool] = field(default_factory=dict)
+    """The jobs it tells of, and whether they have ended."""
+    rows: int | None = None
+    """How many jobs stand on a page of the list."""
     lockout: int = -1
     """The lock-out that refused it."""
 
@@ -119,15 +124,28 @@ class Server:
         self.counts.busy_s += job.ends_at - now
         return Answer(Said.OK, job_id=job.job_id)
 
-    def ask(self, kind: Kind, job_ids: tuple[str, ...], now: float, begun_at: float) -> Answer:
-        """Takes a question for one job, or for several by the job list."""
-        if (refused := self._let_in(kind, now, begun_at)) is not None:
+    def ask(self, job_id: str, now: float, begun_at: float) -> Answer:
+        """Takes a question for one job."""
+        if (refused := self._let_in(Kind.STATUS, now, begun_at)) is not None:
             return refused
         jobs = self._jobs
         assert jobs is not None
         jobs.advance(now)
-        ended = tuple(job_id for job_id in job_ids if jobs.find(job_id).state(now) in _ENDED)
-        return Answer(Said.OK, ended=ended)
+        return Answer(Said.OK, told={job_id: jobs.find(job_id).state(now) in _ENDED})
+
+    def page(self, number: int, since: float, now: float, begun_at: float) -> Answer:
+        """Takes a question for a page of the list of jobs accepted on the day of a time or later, or the day before."""
+        if (refused := self._let_in(Kind.LIST, now, begun_at)) is not None:
+            return refused
+        jobs = self._jobs
+        assert jobs is not None
+        jobs.advance(now)
+        first = (since // _DAY_S - 1) * _DAY_S
+        listed = jobs.between(first, math.inf, key=lambda job: job.accepted_at)
+        if self._scenario.config.list_newest_first:
+            listed = listed[::-1]
+        shown = listed[(number - 1) * _PAGE_JOBS : number * _PAGE_JOBS]
+        return Answer(Said.OK, told={job.job_id: job.state(now) in _ENDED for job in shown}, rows=len(shown))
 
     def foreign(self, now: float) -> None:
         """Takes a request of somebody else with the same key, who sends nothing into a lock-out."""
