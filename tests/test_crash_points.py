@@ -31,8 +31,8 @@ CHUNK_IDS = 5
 LINE_BYTES = 10
 PIECE_BYTES = 7
 """See `crashing`."""
-MIGRATION_STEPS = 13
-"""Statements that make, change or drop something on the way from version 1 of the ledger to version 2."""
+MIGRATION_STEPS = 14
+"""Statements that make, change or drop something on the way from version 1 of the ledger to version 3."""
 PLACES = {"start": 1, "middle": CHUNKS // 2 + 1, "end": CHUNKS}
 """Where in a run the process dies: during which chunk."""
 SIGKILLED = -9
@@ -239,7 +239,7 @@ def make_version_1(ledger: Path) -> None:
         database.execute("DROP INDEX chunk_part")
         for column in ("parent", "first", "duplicate_risk"):
             database.execute(f"ALTER TABLE chunk DROP COLUMN {column}")
-        for table in ("baseline", "settlement", "finding"):
+        for table in ("baseline", "settlement", "finding", "control"):
             database.execute(f"DROP TABLE {table}")
         database.execute("PRAGMA user_version = 1")
 

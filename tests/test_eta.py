@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from support.histories import BEGAN_UTC, World, any_world, told
+from test_engine import FREE as FREE_OF_LIMITS
 from test_engine import World as Engines
 
 from bulkjobs.cli import status
@@ -18,6 +20,7 @@ from bulkjobs.events import (
     AttemptNotApplied,
     ChunkHeld,
     ChunkSettled,
+    Controlled,
     Event,
     LimitLearned,
     LockedOut,
@@ -25,6 +28,7 @@ from bulkjobs.events import (
     SourceProgress,
     Stopping,
 )
+from bulkjobs.exits import Exit
 from bulkjobs.ledger import read_run
 from bulkjobs.model import Cause
 from bulkjobs.outlook import Outlook, read_eta
@@ -34,6 +38,7 @@ from bulkjobs.simulator import Limit, ServiceConfig, Span
 from bulkjobs.sources import FileSource
 
 MOMENTS = 40
+TWENTY = Rate(count=20, period_s=300.0)
 
 
 def moments(world: World, points: int = MOMENTS) -> tuple[list[Eta | NoEta], float]:
@@ -206,6 +211,27 @@ def test_a_limit_that_was_learned_counts_at_once() -> None:
     assert after[1] > 5 * (before[1] - at) + at
 
 
+def test_commands_count_at_once() -> None:
+    def command(name: str, value: str | None = None) -> Controlled:
+        return Controlled(command=name, value=value, origin="a test")
+
+    seen, at = history(World(seed=5, chunks=3000, limit=900), 1000), BEGAN_UTC + 60
+    before = eta(seen, at)
+    seen.add(command("rate", "90/5m"), at)
+    assert end_of(eta(seen, at))[0] > end_of(before)[0]
+    seen.add(command("rate", "none"), at)
+    assert (seen.limit, seen.window_s) == (None, None)
+    seen.add(command("workers", "3"), at)
+    assert seen.workers == 3
+    seen.add(command("rate", "900/5m"), at)
+    seen.add(command("workers", "8"), at)
+    assert eta(seen, at) == before
+    seen.add(command("pause"), at)
+    assert reason(eta(seen, at + 3000)) == "submitting is paused"
+    seen.add(command("resume"), at + 3000)
+    assert end_of(eta(seen, at + 3000)) == pytest.approx([utc + 3000 for utc in end_of(before)])
+
+
 def test_attempts_in_vain_take_their_part_of_the_window() -> None:
     seen, at = history(World(seed=5, chunks=3000, limit=900), 1000), BEGAN_UTC + 60
     before = end_of(eta(seen, at))
@@ -353,7 +379,7 @@ def test_a_file_that_is_not_of_this_kind_is_no_basis(tmp_path: Path, content: by
         ),
         (
             {"job_time": Span(min_s=0.0, max_s=0.0), "rate": Limit(count=25, window_s=300.0)},
-            {"rate": Rate(count=20, period_s=300.0)},
+            {"rate": TWENTY},
             130,
         ),
     ],
@@ -377,6 +403,33 @@ def test_in_a_real_session_the_true_end_lies_in_the_range(
         assert len(known) > 0.8 * len(ahead)
         assert sum(holds(one, end) for one in known) / len(known) >= 0.95
         assert not (world.run_dir / "outlook.json").exists()
+
+
+def test_a_session_that_goes_on_looks_ahead_from_what_is_left(tmp_path: Path) -> None:
+    config = ServiceConfig(job_time=Span(min_s=0.0, max_s=0.0), rate=Limit(count=25, window_s=300.0))
+    with Engines(tmp_path, config, chunks=130, settings=replace(FREE_OF_LIMITS, rate=TWENTY)) as world:
+        ahead: list[Eta | NoEta] = []
+        seen = History()
+
+        def observe(event: Event) -> None:
+            seen.add(event, world.clock.utc())
+            if not seen.over:
+                ahead.append(eta(seen, world.clock.utc()))
+
+        async def drained() -> None:
+            engine = world.engine()
+            asyncio.get_running_loop().call_later(950.0, engine.drain, "enough", Exit.SIGTERM)
+            await engine.run()
+
+        world.go(drained())
+        world.go(world.engine(observe=observe).run())
+        assert seen.settled_before > 500
+        assert seen.began_utc is not None
+        known = [one for one in ahead if isinstance(one, Eta)]
+        end = seen.began_utc + seen.last_open_s
+        assert sum(holds(one, end) for one in known) / len(known) >= 0.95
+        assert len(known) > 0.5 * len(ahead)
+        assert max(one.high_utc for one in known) - seen.began_utc < 2000
 
 
 def test_several_sources_are_one_input(tmp_path: Path) -> None:

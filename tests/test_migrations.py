@@ -25,7 +25,7 @@ from bulkjobs.exits import Exit
 from bulkjobs.ledger import SCHEMA_VERSION, migrations, schema
 from bulkjobs.ledger.migrations import backup_path
 from bulkjobs.ledger.schema import open_for_reading, open_for_writing
-from bulkjobs.model import RunSummary
+from bulkjobs.model import RequestKind, RunSummary
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Secret, Settings
 from bulkjobs.simulator import Service, ServiceConfig, Span
@@ -388,7 +388,7 @@ def resumed(run_dir: Path) -> tuple[RunSummary, list[bytes]]:
 
     with Service(ServiceConfig(job_time=Span(min_s=0.0, max_s=0.0), seed=99)) as service:
         transport = SimulatedTransport(service, clock=clock)
-        return run_virtual(main()), [request.body for request in transport.requests]
+        return run_virtual(main()), [request.body for request in transport.sent(RequestKind.SUBMIT)]
 
 
 def test_a_run_that_an_earlier_bulkjobs_began_is_completed(run_dir: Path, old: int) -> None:

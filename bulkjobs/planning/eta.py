@@ -66,6 +66,8 @@ def eta(history: History, now_utc: float) -> Eta | NoEta:
     """Looks ahead from a moment of a session."""
     if history.over:
         return NoEta(reason="nothing more is sent")
+    if history.paused_since_utc is not None:
+        return NoEta(reason="submitting is paused")
     left = _chunks_left(history)
     if isinstance(left, NoEta):
         return left
@@ -147,9 +149,12 @@ def _by_workers(history: History, left: _Span) -> _Span | None:
 
 def _by_pace(history: History, left: _Span, now_utc: float) -> _Span | None:
     open_s = history.open_s(now_utc)
-    if history.chunks < _LEAST_FOR_PACE or open_s <= 0:
+    # The wait before the first one was for what earlier sessions used, or for the input: it does not come again.
+    answer_s = history.answer_s / history.answers if history.answers else 0.0
+    pace_s = open_s - max(0.0, history.first_open_s - answer_s)
+    if history.chunks < _LEAST_FOR_PACE or pace_s <= 0:
         return None
-    whole = history.chunks / open_s
+    whole = history.chunks / pace_s
     half_s, half_chunks = history.samples[len(history.samples) // 2]
     recent = (history.chunks - half_chunks) / (open_s - half_s) if open_s > half_s else whole
     slow, fast = min(whole, max(recent, _SLOWEST_RECENT * whole)), max(whole, recent)

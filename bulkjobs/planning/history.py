@@ -18,6 +18,7 @@ from bulkjobs.events import (
     ChunkRefused,
     ChunkSettled,
     ChunkSplit,
+    Controlled,
     Event,
     JobChanged,
     LimitLearned,
@@ -28,6 +29,7 @@ from bulkjobs.events import (
     SourceProgress,
     Stopping,
 )
+from bulkjobs.settings.values import parse_rate
 
 __all__ = ["History"]
 
@@ -72,6 +74,8 @@ class History:
     samples: list[tuple[float, int]] = field(default_factory=list)
     """Open time and chunks, at more or less even distances, at most 32 of them."""
     sample_every_s: float = 1.0
+    first_open_s: float = 0.0
+    """When the first outcome came, in open time; and the last."""
     last_open_s: float = 0.0
     longest_gap_s: float = 0.0
     """Between two outcomes, in open time."""
@@ -81,6 +85,8 @@ class History:
     """In lock-outs that are over."""
     locked_since_utc: float | None = None
     locked_until_utc: float = 0.0
+    paused_since_utc: float | None = None
+    """When a person made submitting pause, if it still does. That time counts as the lock-outs' does."""
 
     open_jobs: dict[str, float] = field(default_factory=dict)
     """When each job of this session was accepted, while its end was not seen."""
@@ -126,6 +132,8 @@ class History:
             case LockoutEnded() if self.locked_since_utc is not None:
                 self.locked_s += max(0.0, now_utc - self.locked_since_utc)
                 self.locked_since_utc = None
+            case Controlled():
+                self._controlled(event, now_utc)
             case Stopping() | RunFinished():
                 self.over = True
             case _:
@@ -135,7 +143,8 @@ class History:
         """Gives the seconds since the session began in which the account was not locked out."""
         if self.began_utc is None:
             return 0.0
-        until_utc = now_utc if self.locked_since_utc is None else min(now_utc, self.locked_since_utc)
+        closed = (self.locked_since_utc, self.paused_since_utc)
+        until_utc = min((now_utc, *(since_utc for since_utc in closed if since_utc is not None)))
         return max(0.0, until_utc - self.began_utc - self.locked_s)
 
     def _open(self, event: SessionOpened, now_utc: float) -> None:
@@ -147,12 +156,31 @@ class History:
         self.settled_before, self.planned_ids = event.settled_ids, event.planned_ids
         self.spendable_ids = event.spendable_ids
 
+    def _controlled(self, event: Controlled, now_utc: float) -> None:
+        match (event.command, event.value):
+            case ("rate", str(text)):
+                rate = parse_rate(text)
+                self.limit = None if rate is None else rate.count
+                self.window_s = None if rate is None else rate.period_s
+            case ("workers", str(text)):
+                self.workers = int(text)
+            case ("pause", _) if self.paused_since_utc is None:
+                self.paused_since_utc = now_utc
+            case ("resume", _) if self.paused_since_utc is not None:
+                self.locked_s += max(0.0, now_utc - self.paused_since_utc)
+                self.paused_since_utc = None
+            case _:
+                return
+
     def _settled(self, ids: int, now_utc: float) -> None:
         self.submits += 1
         self.chunks += 1
         self.ids += ids
         open_s = self.open_s(now_utc)
-        self.longest_gap_s = max(self.longest_gap_s, open_s - self.last_open_s)
+        if self.chunks == 1:
+            self.first_open_s = open_s
+        else:
+            self.longest_gap_s = max(self.longest_gap_s, open_s - self.last_open_s)
         self.last_open_s = open_s
         if not self.samples or open_s >= self.samples[-1][0] + self.sample_every_s:
             self.samples.append((open_s, self.chunks))

@@ -3,12 +3,12 @@
 A lock-out below the limit says that the limit is wrong or shared. Of the L requests that went through in the last
 window at least half were counted in one window of the server, wherever its windows begin, so half of L is safe for
 certain. Most likely L is the limit itself: then nine tenths of it are safe as well. So the limit falls to the half
-and rises to the nine tenths, by a twentieth each time a whole window was used to the full without a refusal. A
-refusal soon after a step leads back to where the step began, for good.
+and rises to the nine tenths, by half of what is left each time a whole window was used to the full without a
+refusal. A refusal soon after a step leads back to where the step began, for good.
 
-With `auto` it goes on rising. A wall, the count at which the server refused, is not climbed to for a day; the
-next wall stands for two days, the next for four: an account whose limit was raised, or whose other users have left,
-is noticed, and thirty days cost five lock-outs at most.
+With `auto` it goes on rising, by a twentieth each time. A wall, the count at which the server refused, is not climbed
+to for a day; the next wall stands for two days, the next for four: an account whose limit was raised, or whose other
+users have left, is noticed, and thirty days cost five lock-outs at most.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class Limit:
         if now < self._full_since + self._window_s:
             return False
         self._proved, self._full_since = count, None
-        self._taught = min(count + max(1, count // _STEP), self._highest(now))
+        step = (self._goal - count + 1) // 2 if count < self._goal else max(1, count // _STEP)
+        self._taught = min(count + step, self._highest(now))
         return True
 
     def _highest(self, now: float) -> int:
