@@ -121,6 +121,7 @@ def _submit(case: Case, source: Path, run_dir: Path, ready: dict[str, str]) -> _
     ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BULKJOBS_")}
     environ["BULKJOBS_ACCESS_TOKEN"] = ready["token"]
+    environ["XDG_STATE_HOME"] = str(run_dir.parent / "state")
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environ)
     assert process.stdout is not None

@@ -9,21 +9,23 @@ from typing import Final
 
 from bulkjobs.account.auth import Authenticator, authenticator_from
 from bulkjobs.account.gate import Gate
+from bulkjobs.account.joining import open_throttle
 from bulkjobs.account.listing import JobReader
 from bulkjobs.api import HttpTransport
 from bulkjobs.endpoints import Endpoint
 from bulkjobs.events import Event
 from bulkjobs.halt import Halt
 from bulkjobs.ledger import Ledger, OpenJob
+from bulkjobs.polling import DURATIONS_KEPT
 from bulkjobs.ports import Clock, Transport
-from bulkjobs.settings import Settings
+from bulkjobs.settings import MOST_WORKERS, Settings
 from bulkjobs.throttle import GRACE_S, Throttle
 from bulkjobs.tracker import Tracker
 
 __all__ = ["Access", "open_access"]
 
 _SPARE_CONNECTIONS: Final = 8
-"""Beside the workers': other requests never wait for a connection."""
+"""Beside those of as many workers as there can ever be: no request waits for a connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,7 @@ async def open_access(
     endpoint: Endpoint,
     ledger: Ledger,
     *,
+    run_id: str,
     transport: Transport | None,
     clock: Clock,
     halt: Halt,
@@ -57,6 +60,7 @@ async def open_access(
         settings: checked values.
         endpoint: kind of job.
         ledger: of the run.
+        run_id: of the run.
         transport: carries requests; None makes the real one.
         clock: wall clock.
         halt: pulled when there is no token.
@@ -64,12 +68,13 @@ async def open_access(
         uniform: gives numbers in [0, 1) for waits.
         probe: the first request goes alone.
     """
-    gate, open_jobs = await _gate(settings, ledger, clock=clock, emit=emit, probe=probe)
     async with AsyncExitStack() as stack:
+        throttle = await stack.enter_async_context(open_throttle(settings, run_id, clock=clock, emit=emit))
+        gate, open_jobs = await _gate(settings, ledger, throttle, clock=clock, emit=emit, probe=probe)
         if transport is None:
             transport = await stack.enter_async_context(
                 HttpTransport(
-                    connections=settings.workers + _SPARE_CONNECTIONS,
+                    connections=MOST_WORKERS + _SPARE_CONNECTIONS,
                     request_timeout_s=settings.request_timeout_s,
                     connect_timeout_s=settings.connect_timeout_s,
                     clock=clock,
@@ -99,7 +104,7 @@ async def open_access(
                 halt=halt,
                 emit=emit,
             )
-            tracker.resume(open_jobs)
+            tracker.resume(open_jobs, await ledger.job_durations(DURATIONS_KEPT))
         reader = JobReader(
             endpoint,
             base_url=settings.base_url,
@@ -115,17 +120,18 @@ async def open_access(
 
 
 async def _gate(
-    settings: Settings, ledger: Ledger, *, clock: Clock, emit: Callable[[Event], None], probe: bool
+    settings: Settings,
+    ledger: Ledger,
+    throttle: Throttle,
+    *,
+    clock: Clock,
+    emit: Callable[[Event], None],
+    probe: bool,
 ) -> tuple[Gate, list[OpenJob]]:
     """Makes the gate as the last session left it; `probe`: its first request goes alone."""
-    throttle = Throttle(
-        rate=settings.rate,
-        lockout_s=settings.effective_lockout_s,
-        max_active_jobs=settings.max_active_jobs,
-    )
     gate = Gate(
         throttle,
-        pace=settings.effective_pace,
+        pace=settings.pace,
         clock=clock,
         observer=emit,
         on_lockout=ledger.lockout,
@@ -135,14 +141,11 @@ async def _gate(
     # What began, or ended, longer ago than this cannot count any more.
     counts_s = window_s + settings.request_timeout_s + GRACE_S
     state = await ledger.account_state(clock.utc() - counts_s)
-    locked_until_utc = state.locked_until_utc
-    if probe or any(ended_utc is None for _, ended_utc in state.history):
-        # One of the answers that died with the process may have been a lock-out: one request finds out.
-        # To a status request as well as to a submission.
-        locked_until_utc = max(locked_until_utc or 0.0, clock.utc())
     gate.restore(
         history_utc=state.history,
-        locked_until_utc=locked_until_utc,
+        locked_until_utc=state.locked_until_utc,
+        # One of the answers that died with the process may have been a throttle, to a submission or to another.
+        suspect=probe or any(ended_utc is None for _, ended_utc in state.history),
         learned_limit=state.learned_limit,
         open_jobs=[job.job_id for job in state.open_jobs],
     )

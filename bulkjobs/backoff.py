@@ -1,4 +1,4 @@
-"""How long to wait: before an attempt is made again, and before a job is asked for again.
+"""How long to wait before an attempt is made again.
 
 Pure arithmetic; randomness is an argument, so that a test names the very delay it expects.
 """
@@ -6,18 +6,8 @@ Pure arithmetic; randomness is an argument, so that a test names the very delay 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from bulkjobs.settings import Rate
-
-__all__ = ["MAX_POLL_DELAY_S", "delay_s", "poll_delay_s"]
-
-MAX_POLL_DELAY_S: Final = 60.0
-"""A finished job frees a slot that a chunk may be waiting for, so none goes unwatched for longer."""
-
-_AGE_SHARE: Final = 0.1
-_POLL_SHARE: Final = 0.5
+__all__ = ["delay_s"]
 
 
 def delay_s(attempt: int, *, base_s: float, cap_s: float, random: float) -> float:
@@ -46,27 +36,3 @@ def delay_s(attempt: int, *, base_s: float, cap_s: float, random: float) -> floa
     capped = attempt - 1 >= math.log2(cap_s) - math.log2(base_s)
     ceiling_s = cap_s if capped else math.ldexp(base_s, attempt - 1)
     return random * min(cap_s, ceiling_s)
-
-
-def poll_delay_s(age_s: float, open_jobs: int, rate: Rate | None, *, floor_s: float) -> float:
-    """Gives the time until a job's next status request.
-
-    Jobs take from a minute to hours, so the wait grows with what has passed: a tenth of the job's age means
-    that its end is noticed at most a tenth late, for some 20 requests in the first hour. All status requests
-    draw on the account's window; together they may take at most half of it, so that submits find room
-    however many jobs are open.
-
-    Args:
-        age_s: seconds since the job was accepted; a negative age (the wall clock was set) counts as 0.
-        open_jobs: how many jobs are polled, this one included.
-        rate: the account's limit in force; None for none.
-        floor_s: least seconds between two status requests for one job.
-
-    Returns:
-        Seconds, at least `floor_s`; at most `MAX_POLL_DELAY_S` unless the floor or the share of the rate
-        demands more.
-    """
-    wanted_s = max(floor_s, min(MAX_POLL_DELAY_S, _AGE_SHARE * age_s))
-    if rate is None:
-        return wanted_s
-    return max(wanted_s, open_jobs * rate.period_s / (_POLL_SHARE * rate.count))

@@ -22,19 +22,25 @@ from typing import Any, Final, TypeVar
 from bulkjobs.access import Access, open_access
 from bulkjobs.account.auth import check_credentials
 from bulkjobs.breaker import IN_A_ROW
+from bulkjobs.budget import Budget
 from bulkjobs.channel import Channel
 from bulkjobs.chunking import Chunker
+from bulkjobs.control.commands import Commands
+from bulkjobs.control.server import under_control
 from bulkjobs.delivery import Delivery
 from bulkjobs.endpoints import endpoint_named
 from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, SourceError
 from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, RunStarted, Stopping
 from bulkjobs.exits import Exit, exit_code
+from bulkjobs.forecasting import Forecaster
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
 from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
-from bulkjobs.opening import is_settled, open_run, open_run_sources
+from bulkjobs.opening import is_settled, open_run, open_run_sources, session_opened
 from bulkjobs.outage import watch_outages
+from bulkjobs.outlook import Outlook
+from bulkjobs.pool import Pool
 from bulkjobs.ports import Clock, Sink, Source, Transport
 from bulkjobs.reconciler import Orders, Reconciler
 from bulkjobs.reports import write_reports
@@ -85,7 +91,7 @@ class Engine:
         self._run_dir = run_dir
         self._sources = sources
         self._sinks = sinks
-        self._observers = observers
+        self._observers = [*observers, Outlook(run_dir.outlook, clock=clock)]
         self._clock = clock
         self._transport = transport
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads waits, protects nothing
@@ -93,7 +99,7 @@ class Engine:
         self._chunk_size = settings.chunk_size_within(self._endpoint.max_ids)
         self._halt = Halt()
         self._halt.on_pull(lambda reason: self._emit(Stopping(reason=reason)))
-        self._working: list[asyncio.Task[None]] = []
+        self._pool: Pool[Planned] = Pool(settings.workers)
 
     def drain(self, reason: str, code: Exit) -> None:
         """Sends nothing more. Answers in flight are recorded, then `run` gives its summary."""
@@ -103,8 +109,7 @@ class Engine:
         """Gives up on answers in flight: their chunks are recorded as held."""
         if not self._halt.pulled:
             self._halt.pull(Exit.SIGINT, "The run was cancelled.")
-        for task in self._working:
-            task.cancel()
+        self._pool.cancel()
 
     async def run(self) -> RunSummary:
         """Works until every chunk is settled or something ends the session early.
@@ -205,6 +210,7 @@ class Engine:
                     self._settings,
                     self._endpoint,
                     ledger,
+                    run_id=run.run_id,
                     transport=self._transport,
                     clock=self._clock,
                     halt=self._halt,
@@ -213,21 +219,35 @@ class Engine:
                     probe=held > 0,
                 )
             )
-            await work(
-                _Session(
-                    ledger=ledger,
-                    run=run,
-                    sources=sources,
-                    delivery=delivery,
-                    access=access,
-                    began_utc=began_utc,
-                )
+            self._emit(await session_opened(self._settings, access.gate.rate, ledger))
+            session = _Session(
+                ledger=ledger,
+                run=run,
+                sources=sources,
+                delivery=delivery,
+                access=access,
+                began_utc=began_utc,
             )
+            commands = Commands(
+                run_id=run.run_id,
+                gate=access.gate,
+                pool=self._pool,
+                halt=self._halt,
+                ledger=ledger,
+                emit=self._emit,
+            )
+            async with _first_error():
+                await under_control(
+                    self._run_dir.path, commands.obey, partial(work, session), emit=self._emit
+                )
 
     async def _work(self, session: _Session) -> None:
         """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""
         if self._reconciles and session.run.baseline_utc is None and await session.ledger.is_untouched():
             await self._unless_halted(self._reconciler(session).take_baseline())
+        if self._settings.forecast:
+            forecaster = Forecaster(self._settings, self._endpoint, session.access.reader, session.ledger)
+            await self._unless_halted(forecaster.run(session.sources, self._clock, self._emit))
         session.access.gate.recall_outcomes(await session.ledger.unknown_in_a_row(IN_A_ROW))
         await self._let_stages_work(session)
         for _ in range(_MOST_PASSES):
@@ -257,7 +277,6 @@ class Engine:
             self._halt.on_pull(leave)
             if self._halt.pulled:
                 task.cancel()
-            self._working = []
         return None if task.cancelled() else task.result()
 
     def _reconciler(self, session: _Session, orders: Orders | None = None) -> Reconciler:
@@ -285,18 +304,21 @@ class Engine:
         chunks: Channel[Planned] = Channel(self._settings.workers)
         records: Channel[JobRecord] = Channel(_RECORDS_WAITING)
 
+        cap = self._settings.spend_cap
+        budget = Budget(cap, spent=0 if cap is None else await session.ledger.spent_ids())
+
         def stop_sending(_reason: str) -> None:
             access.gate.stop_submits()
             chunks.abort()
+            budget.close()
 
         self._halt.on_pull(stop_sending)
         if self._halt.pulled:
             stop_sending("")
-        worker = self._worker(session, records)
+        worker = self._worker(session, records, budget)
         async with _first_error(), asyncio.TaskGroup() as group:
             delivering = group.create_task(delivery.run(records))
             tracking = None if access.tracker is None else group.create_task(access.tracker.run())
-            self._working = [group.create_task(worker.run(chunks)) for _ in range(self._settings.workers)]
             asking = group.create_task(watch_outages(access.gate, access.reader, self._halt))
 
             def stop_asking(_reason: str) -> None:
@@ -304,7 +326,7 @@ class Engine:
 
             self._halt.on_pull(stop_asking)
             taking = group.create_task(self._take_in(intake, chunks))
-            await asyncio.wait(self._working)
+            await self._pool.run(worker.run, chunks)
             asking.cancel()
             # Done by now, unless sending ended early: then it may wait for input that never comes.
             await asyncio.wait([taking], timeout=_INTAKE_GRACE_S)
@@ -324,7 +346,7 @@ class Engine:
         except SinkError as error:
             self._halt.pull(Exit.STORAGE, str(error))
 
-    def _worker(self, session: _Session, records: Channel[JobRecord]) -> Worker:
+    def _worker(self, session: _Session, records: Channel[JobRecord], budget: Budget) -> Worker:
         access, run = session.access, session.run
         submission = Submission(
             run_id=run.run_id,
@@ -348,6 +370,7 @@ class Engine:
             records=records,
             jitter=self._jitter,
             bisect=self._settings.bisect,
+            budget=budget,
         )
 
     def _on_sink_failure(self, error: SinkError) -> None:

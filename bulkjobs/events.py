@@ -17,6 +17,8 @@ __all__ = [
     "ChunkHeld",
     "ChunkPlanned",
     "ChunkRefused",
+    "ControlMissing",
+    "Controlled",
     "Event",
     "JobChanged",
     "LimitLearned",
@@ -25,11 +27,15 @@ __all__ = [
     "Observer",
     "OneSubmitTries",
     "PollFailed",
+    "QuotaRead",
+    "QuotaUnknown",
     "RunFinished",
     "RunFinishedBefore",
     "RunStarted",
+    "SessionOpened",
     "SlotsFull",
     "SourceProgress",
+    "StateNotShared",
     "Stopping",
     "SubmitsPaused",
     "SubmitsResumed",
@@ -57,6 +63,25 @@ class RunFinishedBefore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened:
+    """The way to the server is open: what bounds this session, and what earlier ones left for it."""
+
+    requests: int | None
+    """The account's limit in any `window_s` seconds; None for no limit."""
+    window_s: float | None
+    slots: int | None
+    """Jobs that may be open at a time; None for no limit."""
+    workers: int
+    resumed: bool
+    settled_ids: int
+    """Ids accepted, refused or held by earlier sessions."""
+    planned_ids: int | None
+    """Ids still to be sent; None as long as the sources were not read to their end."""
+    spendable_ids: int | None = None
+    """What the spend cap leaves; None without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceProgress:
     """Another block of input was read. Counts are over the whole run."""
 
@@ -69,6 +94,10 @@ class SourceProgress:
     duplicate: int
     finished: bool
     """The last source was read to its end."""
+    run_position_bytes: int = 0
+    """Over all sources of the run."""
+    run_size_bytes: int | None = None
+    """Of all sources together; None when one of them has no size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +184,33 @@ class ChunkStaysHeld:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaRead:
+    """What is left of the quota before the first submission of a session, and what the run needs."""
+
+    allocated: int
+    consumed: int
+    undebited: int
+    """Ids of this run that the server may not have counted yet."""
+    allowance: int
+    """What others may have spent that it has not counted either."""
+    left: int
+    """What remains when all of these are taken away."""
+    needed: int | None
+    """Ids still to be sent; None if nobody can tell."""
+    exact: bool
+    """These were counted, and not estimated."""
+    fits: bool | None
+    """None if nobody can tell. If not, the run goes on all the same, until the server refuses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaUnknown:
+    """What is left of the quota could not be read. The run goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptNotApplied:
     """An attempt had no effect and the chunk waits to go out again."""
 
@@ -181,10 +237,17 @@ class LockoutEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitLearned:
-    """A lock-out below the configured limit taught a lower one."""
+    """A lock-out below the limit taught a lower one, or it rises again after one, or while it is being found out."""
 
     requests: int
     window_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateNotShared:
+    """What the account has used up cannot be shared with its other runs on this machine: each counts for itself."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +305,23 @@ class TokenRefreshed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Controlled:
+    """A person gave a command, which is on record; what it changes is in force now."""
+
+    command: str
+    value: str | None
+    origin: str
+    """Who gave it, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlMissing:
+    """The session cannot take commands; it works all the same."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
     """No more chunks are sent; answers in flight are still recorded."""
 
@@ -258,6 +338,7 @@ class RunFinished:
 Event = (
     RunStarted
     | RunFinishedBefore
+    | SessionOpened
     | SourceProgress
     | ChunkPlanned
     | ChunkAccepted
@@ -268,10 +349,13 @@ Event = (
     | ReconcileWaits
     | ChunkSettled
     | ChunkStaysHeld
+    | QuotaRead
+    | QuotaUnknown
     | AttemptNotApplied
     | LockedOut
     | LockoutEnded
     | LimitLearned
+    | StateNotShared
     | SubmitsPaused
     | OneSubmitTries
     | SubmitsResumed
@@ -279,6 +363,8 @@ Event = (
     | JobChanged
     | PollFailed
     | TokenRefreshed
+    | Controlled
+    | ControlMissing
     | Stopping
     | RunFinished
 )

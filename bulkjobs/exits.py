@@ -20,11 +20,12 @@ class Exit(IntEnum):
     """Finished, some ids invalid or refused."""
     HELD = 4
     STOPPED = 5
-    """Stopped by quota, credentials or a server that is set up otherwise."""
+    """Stopped by quota, the spend cap, credentials or a server that is set up otherwise."""
     STORAGE = 6
     """Ledger or sink cannot be written."""
     SIGINT = 130
     SIGTERM = 143
+    """Also by the command to drain: whoever looks after the process sees that it was told to stop."""
 
 
 _STOPS_BY_RANK = (Exit.BUG, Exit.STORAGE, Exit.SIGINT, Exit.SIGTERM, Exit.STOPPED, Exit.USAGE)

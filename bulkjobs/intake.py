@@ -70,6 +70,10 @@ class Intake:
             emit: told of progress and of each chunk.
         """
         self._sources = sources
+        sizes = [source.size_bytes for source in sources]
+        self._size_bytes = None if None in sizes else sum(size or 0 for size in sizes)
+        self._passed_bytes = 0
+        """Of the sources before the one that is read."""
         self._chunker = chunker
         self._ledger = ledger
         self._invalid_path = invalid_path
@@ -191,6 +195,7 @@ class Intake:
                         yield chunk
             async for chunk in self._reported(self._chunker.end(), report):
                 yield chunk
+            self._passed_bytes += source.size_bytes or 0
         last, self._tail = self._chunker.finish()
         if last is not None:
             yield last
@@ -247,6 +252,8 @@ class Intake:
                 invalid=totals.invalid,
                 duplicate=totals.duplicate,
                 finished=finished,
+                run_position_bytes=self._passed_bytes + (0 if finished else source.position_bytes),
+                run_size_bytes=self._size_bytes,
             )
         )
 

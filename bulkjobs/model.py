@@ -78,6 +78,7 @@ class RequestKind(StrEnum):
     STATUS = "status"
     LIST = "list"
     RESULTS = "results"
+    USAGE = "usage"
     LOGIN = "login"
 
 

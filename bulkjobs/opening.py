@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from bulkjobs.errors import ConfigError, LedgerError, SourceError
+from bulkjobs.events import SessionOpened
 from bulkjobs.ledger import Ledger, RunRow, SourceRow, timestamp
 from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
+from bulkjobs.settings import Rate, Settings
 from bulkjobs.sources import FileSource, SpooledSource
 
-__all__ = ["OpenedSources", "is_settled", "open_run", "open_run_sources"]
+__all__ = ["OpenedSources", "is_settled", "open_run", "open_run_sources", "session_opened"]
 
 
 _NAMED: Final = 3
@@ -121,6 +123,29 @@ async def is_settled(ledger: Ledger, *, held_too: bool) -> bool:
     if held_too:
         unsettled.append(ChunkState.HELD)
     return not any([await ledger.last_ordinal(state) for state in unsettled])
+
+
+async def session_opened(settings: Settings, rate: Rate | None, ledger: Ledger) -> SessionOpened:
+    """Says what bounds a session, and what earlier ones left for it.
+
+    Args:
+        settings: of the session.
+        rate: the account's limit in force.
+        ledger: of the run.
+    """
+    finished = ledger.run is not None and ledger.run.source_finished
+    settled_ids = await ledger.settled_ids()
+    cap = settings.spend_cap
+    return SessionOpened(
+        requests=None if rate is None else rate.count,
+        window_s=None if rate is None else rate.period_s,
+        slots=settings.max_active_jobs,
+        workers=settings.workers,
+        resumed=settled_ids > 0,
+        settled_ids=settled_ids,
+        planned_ids=await ledger.planned_ids() if finished else None,
+        spendable_ids=None if cap is None else max(0, cap - await ledger.spent_ids()),
+    )
 
 
 def _repeatable(

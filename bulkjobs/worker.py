@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, TypeGuard, assert_never
 
 from bulkjobs.account.auth import Authenticator
 from bulkjobs.account.gate import Gate, GateStopped, Permit, PermitWithdrawn
 from bulkjobs.backoff import delay_s
+from bulkjobs.budget import Budget, CapReached, Share
 from bulkjobs.channel import Channel
 from bulkjobs.endpoints import Endpoint
 from bulkjobs.errors import AuthError, ConfigError, InternalError, LedgerFull
@@ -101,6 +102,7 @@ class Worker:
         records: Channel[JobRecord],
         jitter: random.Random,
         bisect: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         """Makes a worker. `on_job` is told the id of every job, `records` gets its record."""
         self._submission = submission
@@ -116,9 +118,10 @@ class Worker:
         self._records = records
         self._jitter = jitter
         self._bisect = bisect
+        self._budget = budget or Budget()
 
-    async def run(self, chunks: Channel[Planned]) -> None:
-        """Works through the channel until it ends or sending stops."""
+    async def run(self, chunks: AsyncIterator[Planned]) -> None:
+        """Works through chunks until they end or sending stops."""
         async for planned in chunks:
             try:
                 await self._settle(planned)
@@ -132,20 +135,37 @@ class Worker:
                 return
 
     async def _settle(self, planned: Planned) -> None:
-        """Sends a chunk until nothing is left to try. A chunk that is left alone here stays planned."""
+        """Sends a chunk, or its parts, as far as the spend cap allows."""
+        try:
+            share = await self._budget.reserve(planned.chunk.ids)
+        except CapReached as reached:
+            reason = _cap_reached(reached, planned.chunk, await self._ledger.planned_ids())
+            self._halt.pull(Exit.STOPPED, reason)
+            return
+        if share is None:
+            return
+        with share:
+            parts = await self._send_until_settled(planned, share)
+        for part in parts:
+            await self._settle(Planned(part, 0))
+
+    async def _send_until_settled(self, planned: Planned, share: Share) -> list[Chunk]:
+        """Sends a chunk until nothing is left to try. A chunk that is left alone here stays planned.
+
+        Returns:
+            The parts that go out in its place, if that is what comes of it.
+        """
         number, unapplied = planned.attempts, 0
         if planned.duplicate_risk:
             self._keep_risky(planned.chunk)
         while not self._halt.pulled:
             number += 1
-            token = await self._auth.token()
-            verdict, parts = await self._attempt(planned.chunk, number, token)
-            if parts:
-                for part in parts:
-                    await self._settle(Planned(part, 0))
-                return
-            if not isinstance(verdict, NotApplied):
-                return
+            permit, token = await self._admitted()
+            verdict, parts = await self._attempt(planned.chunk, number, permit, token)
+            if isinstance(verdict, Accepted | Unknown):
+                share.spent()
+            if parts or not isinstance(verdict, NotApplied):
+                return parts
             unapplied += 1
             wait_s = self._wait_after(verdict, unapplied)
             self._emit(
@@ -160,16 +180,29 @@ class Worker:
             if verdict.cause is Cause.UNAUTHORIZED:
                 await self._auth.refresh(token, verdict.reason)
             if wait_s and not await self._halt.pause(wait_s):
-                return
+                break
+        return []
 
-    async def _attempt(self, chunk: Chunk, number: int, token: str) -> tuple[Verdict, list[Chunk]]:
+    async def _admitted(self) -> tuple[Permit, str]:
+        """Waits for a permit, with a token that did not expire in the wait, which may be for hours."""
+        while True:
+            token = await self._auth.token()
+            permit = await self._gate.admit(RequestKind.SUBMIT)
+            if self._auth.is_current(token):
+                return permit, token
+            with permit:
+                permit.not_sent()
+
+    async def _attempt(
+        self, chunk: Chunk, number: int, permit: Permit, token: str
+    ) -> tuple[Verdict, list[Chunk]]:
         """Makes one attempt and records its outcome before anything else can happen to the chunk.
 
         Returns:
             The verdict that stands, and the parts that go out in the chunk's place, if that is what comes of it.
         """
         parts: list[Chunk] = []
-        with await self._gate.admit(RequestKind.SUBMIT) as permit:
+        with permit:
             evidence = await self._send(chunk, number, token, permit)
             verdict = judge(evidence)
             # Before the disk is waited for: a lock-out must stop the other workers at once.
@@ -327,6 +360,15 @@ class Worker:
             attempt=number,
             accepted_at=timestamp(evidence.ended_utc),
         )
+
+
+def _cap_reached(reached: CapReached, chunk: Chunk, planned_ids: int) -> str:
+    """Says that the spend cap ended the sending, with all figures, and what to do."""
+    return (
+        f"The spend cap of {reached.cap:,} ids is reached: {reached.spent:,} are accepted or held, and chunk "
+        f"{chunk.ordinal} would add {chunk.ids:,}. Of what was read {planned_ids:,} ids are pending: give the same "
+        f"command with a higher --spend-cap to go on."
+    )
 
 
 def _report_end(permit: Permit, evidence: Evidence, verdict: Verdict) -> None:

@@ -15,14 +15,47 @@ ROWS = (
     # Words and values that stand for themselves.
     ("errors", "model", "clock", "ids", "seen", "channel", "exits", "jsonlines", "forking"),
     # What the pieces agree on, and pure rules over these values.
-    ("settings", "events", "ports", "endpoints", "lifecycle", "chunking", "splitting", "halt", "rundir"),
+    (
+        "settings",
+        "events",
+        "ports",
+        "endpoints",
+        "lifecycle",
+        "chunking",
+        "splitting",
+        "halt",
+        "budget",
+        "rundir",
+    ),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
-    ("wire", "backoff", "throttle", "breaker", "matching", "sources", "sinks", "ledger"),
-    ("verdict", "account", "api", "nonce"),
+    (
+        "wire",
+        "backoff",
+        "throttle",
+        "polling",
+        "breaker",
+        "planning",
+        "matching",
+        "sources",
+        "sinks",
+        "ledger",
+    ),
+    ("verdict", "account", "api", "nonce", "pool"),
     # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
-    ("opening", "intake", "delivery", "tracker", "outage", "reconciler", "reports", "audit"),
+    (
+        "opening",
+        "intake",
+        "delivery",
+        "tracker",
+        "outage",
+        "outlook",
+        "forecasting",
+        "reconciler",
+        "reports",
+        "audit",
+    ),
     # The life of one chunk, which takes over from the intake.
-    ("worker", "access"),
+    ("worker", "access", "control"),
     ("engine",),
     ("client", "observers", "simulator", "testing"),
     ("cli",),
@@ -34,7 +67,7 @@ RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 PURE = {
     "errors", "model", "events", "ports", "endpoints", "lifecycle", "ids", "chunking", "splitting", "seen", "wire", "verdict",
-    "backoff", "throttle", "breaker", "matching", "nonce", "exits",
+    "backoff", "throttle", "polling", "breaker", "matching", "planning", "nonce", "exits",
 }  # fmt: skip
 """What can be decided from values alone: clock readings and randomness are arguments."""
 
@@ -150,7 +183,7 @@ def test_the_http_client_is_used_in_one_place():
         ("aiolimiter", {"account"}),
         ("lxml", {"wire"}),
         ("numpy", {"chunking", "seen", "simulator"}),
-        ("sqlite3", {"ledger"}),
+        ("sqlite3", {"account", "ledger"}),
         ("typer", {"cli"}),
         ("uvloop", {"cli"}),
     ],

@@ -1,4 +1,4 @@
-"""Delays grow, are capped, never overflow; polls stay within half of the account's rate."""
+"""Delays grow, are capped, and never overflow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkjobs.backoff import MAX_POLL_DELAY_S, delay_s, poll_delay_s
-from bulkjobs.settings import Rate
+from bulkjobs.backoff import delay_s
 
 ALMOST_ONE = math.nextafter(1.0, 0.0)
 
@@ -54,32 +53,3 @@ def test_arguments_out_of_range_are_refused(change: dict[str, float]) -> None:
     arguments = {"attempt": 1, "base_s": 1.0, "cap_s": 60.0, "random": 0.5} | change
     with pytest.raises(ValueError, match="No delay"):
         delay_s(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("age_s", "expected_s"),
-    [(-7_200.0, 5.0), (0.0, 5.0), (50.0, 5.0), (100.0, 10.0), (600.0, 60.0), (86_400.0, 60.0)],
-)
-def test_a_job_is_asked_for_after_a_tenth_of_its_age_between_the_floor_and_a_minute(
-    age_s, expected_s
-) -> None:
-    assert poll_delay_s(age_s, 1, None, floor_s=5.0) == expected_s
-
-
-def test_a_floor_above_the_cap_holds() -> None:
-    assert poll_delay_s(10_000.0, 1, None, floor_s=300.0) == 300.0
-
-
-@given(
-    ages_s=st.lists(st.floats(min_value=0, max_value=1e6), min_size=1, max_size=50),
-    count=st.integers(min_value=1, max_value=10_000),
-    period_s=st.floats(min_value=1.0, max_value=3_600.0),
-)
-def test_all_polls_together_use_at_most_half_of_the_rate(ages_s, count, period_s) -> None:
-    rate = Rate(count=count, period_s=period_s)
-    polls_per_s = sum(1 / poll_delay_s(age_s, len(ages_s), rate, floor_s=1.0) for age_s in ages_s)
-    assert polls_per_s <= 0.5 * count / period_s * (1 + 1e-9)
-
-
-def test_the_default_rate_leaves_two_jobs_at_a_minute() -> None:
-    assert poll_delay_s(3_600.0, 2, Rate(count=900, period_s=300.0), floor_s=5.0) == MAX_POLL_DELAY_S

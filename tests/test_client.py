@@ -29,6 +29,7 @@ SETTINGS = Settings(
     max_active_jobs=None,
     chunk_size=10,
     workers=3,
+    forecast=False,
 )
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

@@ -31,8 +31,8 @@ CHUNK_IDS = 5
 LINE_BYTES = 10
 PIECE_BYTES = 7
 """See `crashing`."""
-MIGRATION_STEPS = 13
-"""Statements that make, change or drop something on the way from version 1 of the ledger to version 2."""
+MIGRATION_STEPS = 14
+"""Statements that make, change or drop something on the way from version 1 of the ledger to version 3."""
 PLACES = {"start": 1, "middle": CHUNKS // 2 + 1, "end": CHUNKS}
 """Where in a run the process dies: during which chunk."""
 SIGKILLED = -9
@@ -170,6 +170,7 @@ class Run:
 
     def start_anew(self, crash: str = "") -> int:
         environ = {"BULKJOBS_ACCESS_TOKEN": TOKEN, "CRASH": crash, "PATH": os.environ["PATH"]}
+        environ["XDG_STATE_HOME"] = str(self.folder / "state")
         program = [sys.executable, str(Path(crashing.__file__)), *self.command, *ON_UNKNOWN["hold"]]
         with (self.folder / "session.err").open("ab") as stderr:
             return subprocess.run(
@@ -179,7 +180,7 @@ class Run:
     @property
     def command(self) -> list[str]:
         command = ["submit", "-" if self._stdin else "ids.txt", "--run", "the.run", "--json", "--quiet"]
-        command += ["--chunk-size", str(CHUNK_IDS), "--workers", "1"]
+        command += ["--chunk-size", str(CHUNK_IDS), "--workers", "1", "--no-forecast"]
         command += self.oracle.options(f"http://127.0.0.1:{self.proxy.port}/api/v1" if self.proxy else None)
         return command
 
@@ -238,7 +239,7 @@ def make_version_1(ledger: Path) -> None:
         database.execute("DROP INDEX chunk_part")
         for column in ("parent", "first", "duplicate_risk"):
             database.execute(f"ALTER TABLE chunk DROP COLUMN {column}")
-        for table in ("baseline", "settlement", "finding"):
+        for table in ("baseline", "settlement", "finding", "control"):
             database.execute(f"DROP TABLE {table}")
         database.execute("PRAGMA user_version = 1")
 

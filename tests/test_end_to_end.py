@@ -69,7 +69,12 @@ class Town:
             process = subprocess.Popen(
                 [sys.executable, "-m", "bulkjobs", *arguments],
                 cwd=self.folder,
-                env={**options.pop("environ", {}), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+                env={
+                    "XDG_STATE_HOME": str(self.folder / "state"),
+                    **options.pop("environ", {}),
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": str(ROOT),
+                },
                 stderr=stderr,
                 **options,
             )
@@ -268,7 +273,7 @@ def test_a_second_signal_gives_up_what_is_in_flight_as_held(
     town: Callable[..., Town], number: signal.Signals, code: int
 ) -> None:
     here = town("--latency", "40s", chunks=8)
-    process = here.submit()
+    process = here.submit("--no-forecast")
     here.wait_for_jobs(4)
     process.send_signal(number)
     until(lambda: "answers in flight are waited for" in here.stderr, "the first signal is taken")
@@ -307,7 +312,7 @@ def test_kill_9_at_any_moment_loses_nothing_and_sends_nothing_twice(
 
 def test_a_killed_run_can_be_looked_at(town: Callable[..., Town]) -> None:
     here = town("--latency", "40s", chunks=8)
-    process = here.submit()
+    process = here.submit("--no-forecast")
     here.wait_for_jobs(4)
     assert read_run(here.run_dir).owner is not None
     process.kill()
@@ -322,7 +327,7 @@ def test_a_killed_run_can_be_looked_at(town: Callable[..., Town]) -> None:
 
 def test_a_second_process_on_the_same_run_is_refused_before_any_request(town: Callable[..., Town]) -> None:
     here = town("--latency", "40s", chunks=8)
-    first = here.submit()
+    first = here.submit("--no-forecast")
     here.wait_for_jobs(4)
     requests = here.totals()["requests"]
     second = here.submit()

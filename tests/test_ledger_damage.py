@@ -20,6 +20,8 @@ from bulkjobs.ledger import soundness
 from bulkjobs.ledger.soundness import require_sound
 
 PAGE = 4096
+SOCKETS = shutil.ignore_patterns("*.sock")
+"""What cannot be copied and means nothing in a copy."""
 
 
 class Crashed:
@@ -40,10 +42,10 @@ class Crashed:
         self.marks.append(mark)
         lefts = sum(one.startswith("left") for one in self.marks)
         if lefts == 3 and not self.early.exists():
-            shutil.copytree(self.town.root, self.early)
+            shutil.copytree(self.town.root, self.early, ignore=SOCKETS)
         if lefts == 12 and self._marks_at_kill is None:
             self._marks_at_kill = list(self.marks)
-            shutil.copytree(self.town.root, self.image)
+            shutil.copytree(self.town.root, self.image, ignore=SOCKETS)
 
     def restore(self) -> Path:
         """Puts the run directory back as the kill left it, its log folded into the ledger, and gives the ledger."""

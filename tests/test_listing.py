@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from bulkjobs.model import Evidence, JobId, Phase, Request, RequestKind
 from bulkjobs.simulator import FaultPlan, Service
 from bulkjobs.testing import FakeTransport, VirtualClock, answered, lost, run_virtual
 from bulkjobs.throttle import Throttle
+from bulkjobs.wire.usage import Usage
 
 Handler = Callable[[Request], Evidence]
 
@@ -432,3 +434,104 @@ def test_results_of_the_simulated_service_are_read_when_the_job_has_ended(shape:
         late = simulated(service, lambda one: one.results(job_id), NOON + 99)
     assert early == Unreadable(reason="HTTP 400")
     assert late == frozenset([b"11", b"22"])
+
+
+# Usage
+
+
+def credits_left(allocated: int, consumed: int) -> Evidence:
+    row = {"allocatedCredits": allocated, "consumedCredits": consumed}
+    return answered(200, json.dumps({"creditsForAccount": [row]}).encode())
+
+
+async def usage(one: JobReader) -> Usage | Unreadable:
+    return await one.usage()
+
+
+def months_asked(now: float, left: dict[str, int]) -> tuple[Any, list[str]]:
+    """Reads usage at a moment of an account that has so much left in each month."""
+    clock = VirtualClock(now)
+    transport = FakeTransport(lambda request: credits_left(left[asked(request)["start"]], 0), clock=clock)
+
+    async def main() -> Any:
+        return await reader(transport, clock).usage()
+
+    return run_virtual(main()), [asked(request)["end"] for request in transport.requests]
+
+
+def test_usage_is_that_of_the_month() -> None:
+    assert months_asked(NOON, {"2026-03": 7}) == (Usage(allocated=7, consumed=0), ["2026-03"])
+
+
+@pytest.mark.parametrize(
+    ("now", "months"),
+    [
+        ("2026-03-31T09:59:59", ["2026-03"]),
+        ("2026-03-31T10:00:00", ["2026-03", "2026-04"]),
+        ("2026-03-31T23:59:59", ["2026-03", "2026-04"]),
+        ("2026-04-01T00:00:00", ["2026-03", "2026-04"]),
+        ("2026-04-01T11:59:59", ["2026-03", "2026-04"]),
+        ("2026-04-01T12:00:00", ["2026-04"]),
+    ],
+)
+def test_while_the_month_turns_somewhere_the_one_counts_that_leaves_less(now: str, months: list[str]) -> None:
+    at = datetime.fromisoformat(now).replace(tzinfo=UTC).timestamp()
+    read, read_months = months_asked(at, {"2026-03": 7, "2026-04": 9})
+    assert read_months == months
+    assert read.left == (7 if "2026-03" in months else 9)
+
+
+def test_usage_of_a_month_that_cannot_be_read_leaves_the_other() -> None:
+    clock = VirtualClock(datetime(2026, 4, 1, tzinfo=UTC).timestamp())
+
+    def answer(request: Request) -> Evidence:
+        return credits_left(9, 0) if asked(request)["start"] == "2026-03" else answered(400)
+
+    async def main() -> Any:
+        return await reader(FakeTransport(answer, clock=clock), clock).usage()
+
+    assert run_virtual(main()) == Usage(allocated=9, consumed=0)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        (answered(404), "HTTP 404"),
+        (answered(405), "HTTP 405"),
+        (answered(200, b"<html/>"), "its root has no child elements"),
+        (
+            answered(200, b'{"errorType": "Forbidden", "message": "Not yours."}'),
+            "the server says: Not yours.",
+        ),
+        (lost(phase=Phase.BODY_SENT), "TimeoutError"),
+    ],
+)
+def test_usage_that_cannot_be_read_says_why(evidence: Evidence, reason: str) -> None:
+    read, _ = faked(lambda _: evidence, usage)
+    assert isinstance(read, Unreadable)
+    assert reason in read.reason
+
+
+def test_nobody_waits_long_for_usage() -> None:
+    class Silent:
+        async def request(
+            self, _: Request, *, before_first_byte: Callable[[], Awaitable[None]] | None = None
+        ) -> Evidence:
+            assert before_first_byte is not None
+            await before_first_byte()
+            await asyncio.sleep(3600)
+            return answered(200)
+
+    async def main() -> tuple[Any, float]:
+        read = await reader(Silent(), VirtualClock()).usage()
+        return read, asyncio.get_running_loop().time()
+
+    read, after_s = run_virtual(main())
+    assert read == Unreadable(reason="there was no answer within 10 s")
+    assert after_s == pytest.approx(10, abs=0.1)
+
+
+def test_usage_is_read_from_the_simulated_service() -> None:
+    with Service(steady(quota_ids=1000)) as service:
+        submit_id(service, NOON)
+        assert simulated(service, usage, NOON + 300) == Usage(allocated=1000, consumed=3)

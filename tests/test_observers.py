@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import time
@@ -20,6 +21,8 @@ from bulkjobs.events import (
     ChunkSettled,
     ChunkSplit,
     ChunkStaysHeld,
+    Controlled,
+    ControlMissing,
     Event,
     JobChanged,
     LimitLearned,
@@ -27,12 +30,16 @@ from bulkjobs.events import (
     LockoutEnded,
     OneSubmitTries,
     PollFailed,
+    QuotaRead,
+    QuotaUnknown,
     ReconcileWaits,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
+    SessionOpened,
     SlotsFull,
     SourceProgress,
+    StateNotShared,
     Stopping,
     SubmitsPaused,
     SubmitsResumed,
@@ -41,8 +48,9 @@ from bulkjobs.events import (
 from bulkjobs.model import Cause, JobRecord, JobState, RunSummary
 from bulkjobs.observers import LogObserver, ProgressObserver
 from bulkjobs.observers.progress import state_line
-from bulkjobs.observers.totals import Totals, one_line
+from bulkjobs.observers.totals import Totals, eta_text, one_line
 from bulkjobs.observers.wording import Level, say
+from bulkjobs.planning import Eta
 
 NOON = 1_800_000_000.0 - 1_800_000_000.0 % 86_400 + 43_200
 
@@ -97,6 +105,10 @@ def job_ended():
     return JobChanged(job_id="job1", state=JobState.FINISHED, word="finished")
 
 
+def command(word):
+    return Controlled(command=word, value=None, origin="control")
+
+
 def read(count=20_000, *, finished=False):
     return SourceProgress(
         source="ids.txt",
@@ -121,8 +133,28 @@ SUMMARY = RunSummary(
     exit_code=3,
 )
 
+SHORT = QuotaRead(
+    allocated=90_000,
+    consumed=10_000,
+    undebited=10_000,
+    allowance=20_000,
+    left=50_000,
+    needed=80_000,
+    exact=False,
+    fits=False,
+)
+
+
+def opened(**bounds):
+    figures = {"requests": None, "window_s": None, "slots": None, "planned_ids": None}
+    return SessionOpened(**figures | bounds, workers=1, resumed=False, settled_ids=0)
+
+
 EXAMPLES = [
     RunStarted(run_id="r1", run_dir="ids.run", resumed=False, held_at_start=0),
+    opened(requests=900, window_s=300.0, slots=2),
+    SHORT,
+    QuotaUnknown(reason="HTTP 404"),
     read(),
     ChunkPlanned(chunk=1, ids=10_000),
     accepted(),
@@ -141,10 +173,13 @@ EXAMPLES = [
     SubmitsResumed(),
     RunFinishedBefore(run_id="r1", run_dir="ids.run"),
     LimitLearned(requests=810, window_s=300.0),
+    StateNotShared(reason="the folder cannot be made: Permission denied."),
     SlotsFull(reason="2 of 2 are busy."),
     job_ended(),
     PollFailed(job_id="job1", reason="Timed out.", wait_s=10.0),
     TokenRefreshed(reason="The old one was not taken."),
+    Controlled(command="pause", value=None, origin="control, uid 1000, pid 42"),
+    ControlMissing(reason="there can be no socket in the.run: Operation not permitted"),
     Stopping(reason="SIGINT was received."),
     RunFinished(summary=SUMMARY),
 ]
@@ -172,6 +207,20 @@ class Log:
 def test_each_kind_of_event_has_an_example_here():
     """A new event is not forgotten."""
     assert {type(event) for event in EXAMPLES} == set(get_args(Event))
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "says"),
+    [
+        ("pause", None, "Paused: nothing is submitted until `resume`. What is in flight is recorded (me)."),
+        ("resume", None, "Submitting goes on (me)."),
+        ("drain", None, "Told to drain (me)."),
+        ("rate", "20/1m", "The limit of the account is 20/1m now (me)."),
+        ("workers", "3", "The number of workers is 3 now (me)."),
+    ],
+)
+def test_a_command_is_told_with_its_origin(command, value, says):
+    assert say(Controlled(command=command, value=value, origin="me")).text == says
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: type(event).__name__)
@@ -371,6 +420,13 @@ def test_totals_add_up_ids():
         ),
         ([not_sent(), accepted()], "submitting"),
         ([not_sent()], "the server cannot be reached: Connection refused."),
+        ([command("pause")], "paused by `bulkjobs control`; starting"),
+        (
+            [LockedOut(until_utc=NOON + 12, wait_s=12, reason="x"), command("pause"), accepted()],
+            "paused by `bulkjobs control`; locked out until 12:00:12 (12 s)",
+        ),
+        ([command("pause"), accepted(), command("resume")], "submitting"),
+        ([command("pause"), command("drain"), Stopping(reason="drain.")], "stopping: drain."),
         ([Stopping(reason="SIGINT."), accepted()], "stopping: SIGINT."),
         ([Stopping(reason="SIGINT."), RunFinished(summary=SUMMARY)], "finished"),
     ],
@@ -405,6 +461,48 @@ def test_the_display_shows_what_was_read_and_what_became_of_it():
         assert part in text
     assert "1,000 ids/s" in text
     assert "locked out until 12:01:00 (50 s)" in text
+
+
+def display(*events):
+    console = Console(width=120, file=io.StringIO(), force_terminal=True, color_system=None)
+    progress = ProgressObserver(console, clock=HandClock())
+    for event in events:
+        progress(event)
+    return shown(progress, console)
+
+
+def test_the_display_says_if_the_quota_may_not_last():
+    """With both figures."""
+    assert "needs about 80,000 ids, about 50,000 left of the quota" in display(SHORT)
+    assert "quota" not in display(dataclasses.replace(SHORT, fits=True))
+
+
+def test_the_display_says_when_all_will_be_sent():
+    """A range, or why there is none."""
+    assert "all sent at a time not known yet: nothing was answered yet" in display(opened())
+    assert "nothing was answered yet" in display(opened(), read())
+    bounded = opened(requests=1, window_s=3600.0, planned_ids=40_000)
+    assert "all sent in 2 h to 4 h (14:00 to 16:00)" in display(bounded, accepted())
+
+
+def test_the_display_says_nothing_of_an_end_that_is_near_or_will_not_come():
+    """While the run stops the state line says so."""
+    assert "all sent" not in display(opened(), accepted(), Stopping(reason="SIGINT."))
+
+
+@pytest.mark.parametrize(
+    ("low_s", "high_s", "text"),
+    [
+        (0, 0, "in 0 s (12:00)"),
+        (10, 119, "in 10 s to 119 s (12:00 to 12:01)"),
+        (120, 7199, "in 2 min to 120 min (12:02 to 13:59)"),
+        (7200, 100_000, "in 2 h to 28 h (14:00 to 2027-01-16 15:46)"),
+        (172_800, 10_000_000, "in 2 d to 116 d (2027-01-17 12:00 to 2027-05-11 05:46)"),
+    ],
+)
+def test_how_long_it_takes_is_said_in_the_unit_that_suits_it(low_s, high_s, text):
+    """And with no more digits than anybody can know."""
+    assert eta_text(Eta(low_utc=NOON + low_s, high_utc=NOON + high_s), NOON) == text
 
 
 def test_an_event_draws_nothing():

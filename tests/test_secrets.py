@@ -341,6 +341,7 @@ def start(
         "PYTHONPATH": str(ROOT),
         "BULKJOBS_ACCESS_TOKEN": TOKEN,
         "TMPDIR": "../tmp",
+        "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],
     }
     command = [sys.executable, *interpreter, "-m", "bulkjobs", *options(server, *more)]
     return subprocess.Popen(command, env={**environ, "TERM": "xterm-256color", "COLUMNS": "200"}, **streams)

@@ -107,6 +107,7 @@ def test_a_crash_while_a_status_request_meets_a_lock_out_is_not_followed_by_a_bu
         on_unknown="hold",
         chunk_size=1,
         workers=4,
+        forecast=False,
     )
     config = ServiceConfig(
         seed=3,

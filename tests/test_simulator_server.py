@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import sys
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -208,6 +209,19 @@ async def test_simulated_time_runs_at_its_speed_and_the_client_is_told_its_own_t
         assert (await line.submit())[0] == 200
         status, headers, _ = await line.submit()
     assert (status, headers["retry-after"]) == (429, "300")
+
+
+async def test_a_request_counts_when_it_arrives_and_not_when_it_left():
+    config = ServiceConfig(rate=Limit(count=1, window_s=1))
+    transit = Span(min_s=500, max_s=500)
+    async with (
+        SimulatorServer(config, speed=10_000.0, transit=transit) as server,
+        Line(server.base_url) as line,
+    ):
+        left_at = time.time()
+        assert (await line.submit())[0] == 200
+        jobs = (await line.ask("GET", "/_sim/books/jobs"))[2]
+    assert json.loads(jobs)["acceptedAt"] - left_at > 0.049  # 50 ms of the client's time, less a rounding
 
 
 async def test_a_client_that_leaves_in_the_middle_of_a_body_makes_no_job_and_no_noise(caplog):

@@ -8,6 +8,7 @@ import pytest
 from soak import cli
 from soak.faults import FAULTS, FaultsPlan, run_faults
 from soak.kills import KillPlan, run_kills
+from soak.strict import StrictPlan, run_strict
 from soak.town import Result
 
 
@@ -31,6 +32,15 @@ def test_ids_go_through_every_fault_and_each_is_accounted_for(tmp_path: Path) ->
     met = {name for name in FAULTS if result.figures[f"fault_{name}"]}
     assert len(met) > len(FAULTS) * 3 / 4
     assert result.figures["delivered"] + result.figures["held"] == 10_000
+
+
+@pytest.mark.slow
+def test_a_real_server_never_counts_more_than_the_limit(tmp_path: Path) -> None:
+    result = run_strict(StrictPlan(seconds=6.0, rate="20/500ms", answer_s=0.6, workers=10, kills=1), tmp_path)
+    print(result.table())
+    assert result.violations == []
+    assert result.figures["kills"] == 1
+    assert result.figures["fullest_window"] == 20
 
 
 @pytest.mark.parametrize(("violations", "code"), [([], 0), (["an id is lost"], 1)])

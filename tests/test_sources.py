@@ -8,6 +8,7 @@ import os
 import re
 import select
 import socket
+import threading
 import zlib
 from pathlib import Path
 
@@ -491,3 +492,25 @@ async def test_an_exception_of_the_iterable_passes_through_as_it_is():
 
     with pytest.raises(LookupError, match="the cursor is gone"):
         await read(IterableSource(ids(), "cursor"))
+
+
+async def test_cancelling_while_a_file_is_opened_leaves_it_closed(file, monkeypatch):
+    """The thread that opens it cannot be cancelled, so the file is closed when it is there."""
+    source, opened, go_on = FileSource(file(b"1\n2\n")), [], threading.Event()
+    open_it = source._open
+
+    def slowly():
+        go_on.wait()
+        opened.append(open_it())
+        return opened[0]
+
+    monkeypatch.setattr(source, "_open", slowly)
+    reading = asyncio.ensure_future(read(source))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()  # which waits for its threads
+    await asyncio.sleep(0)
+    assert opened[0].closed

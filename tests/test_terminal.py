@@ -132,6 +132,7 @@ def on_a_terminal(server: RawHttp, source: str) -> str:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "BULKJOBS_ACCESS_TOKEN": "a-token-of-this-test",
+        "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "bulkjobs", *command(server, source)],

@@ -456,6 +456,21 @@ def test_a_refused_token_is_replaced_once_and_the_chunk_goes_out_again(tmp_path:
     on(tmp_path, handler, test, auth=TwoTokens)
 
 
+def test_a_token_that_is_replaced_while_a_chunk_waits_for_its_turn_is_not_sent(tmp_path: Path) -> None:
+    async def test(at: Bench) -> None:
+        with await at.gate.admit(RequestKind.STATUS) as permit:
+            permit.answered()
+        working = asyncio.create_task(at.work(chunk_of(1)))
+        await asyncio.sleep(100.0)
+        await at.auth.refresh("old", "another request was refused")
+        await working
+        assert now() == pytest.approx(300.0, abs=1e-3)
+        assert [dict(request.headers)["accessToken"] for request in at.transport.requests] == ["new0"]
+        assert await at.attempts() == [1]
+
+    on(tmp_path, script(accepted()), test, auth=TwoTokens, rate=Rate(count=1, period_s=300.0))
+
+
 def test_when_the_new_token_is_refused_as_well_sending_stops_and_chunks_stay_pending(tmp_path: Path) -> None:
     async def test(at: Bench) -> None:
         await at.work(chunk_of(1), chunk_of(2), chunk_of(3))

@@ -84,6 +84,10 @@ class Authenticator(ABC):
                 await self._replace("the token is about to expire" if self._current else None)
             return self._usable()
 
+    def is_current(self, token: str) -> bool:
+        """Tells whether a token is still the one to send: since it was given it may have been replaced, or be due."""
+        return token == self._current and not self._due()
+
     async def last_token(self) -> str:
         """Gives the last token there was, also one that is due or was refused; only the first is waited for.
 

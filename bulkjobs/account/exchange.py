@@ -12,6 +12,8 @@ from bulkjobs.model import Evidence, Phase
 from bulkjobs.wire.times import parse_retry_after
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bulkjobs.account.gate import Gate
     from bulkjobs.model import Request, RequestKind
     from bulkjobs.ports import RequestLog, Transport
@@ -23,9 +25,21 @@ THROTTLED: Final = 429
 
 
 async def exchange(
-    request: Request, *, gate: Gate, transport: Transport, request_log: RequestLog
+    request: Request,
+    *,
+    gate: Gate,
+    transport: Transport,
+    request_log: RequestLog,
+    on_turn: Callable[[], None] | None = None,
 ) -> Evidence:
     """Waits for its turn, sends the request once and reports its end to the gate and to the log.
+
+    Args:
+        request: to be sent.
+        gate: lets it through.
+        transport: carries it.
+        request_log: keeps when it was sent.
+        on_turn: called when the gate lets it through; again if a lock-out then kept it from leaving.
 
     Returns:
         The evidence. A throttle answer is among it and has closed the gate by then: asking again waits.
@@ -35,13 +49,17 @@ async def exchange(
         LedgerError: the request could not be logged; nothing was sent.
     """
     while True:
-        evidence = await _try(request, gate, transport, request_log)
+        evidence = await _try(request, gate, transport, request_log, on_turn)
         if evidence is not None:
             return evidence
 
 
 async def _try(
-    request: Request, gate: Gate, transport: Transport, request_log: RequestLog
+    request: Request,
+    gate: Gate,
+    transport: Transport,
+    request_log: RequestLog,
+    on_turn: Callable[[], None] | None,
 ) -> Evidence | None:
     """Gives None when a lock-out began between the permit and the first byte."""
     number: int | None = None
@@ -53,6 +71,8 @@ async def _try(
         permit.check()  # the account may have been locked out while the disk was written
 
     with await gate.admit(request.kind) as permit:
+        if on_turn is not None:
+            on_turn()
         evidence: Evidence | None = None
         try:
             evidence = await transport.request(request, before_first_byte=before_first_byte)

@@ -16,28 +16,21 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal
 
 from aiolimiter import AsyncLimiter
 
+from bulkjobs.account.notices import Notices
+from bulkjobs.account.permit import GateStopped, Permit, PermitWithdrawn
 from bulkjobs.breaker import Breaker
 from bulkjobs.clock import to_loop_time
-from bulkjobs.errors import BulkJobsError, InternalError
-from bulkjobs.events import (
-    LimitLearned,
-    LockedOut,
-    LockoutEnded,
-    OneSubmitTries,
-    SlotsFull,
-    SubmitsPaused,
-    SubmitsResumed,
-)
+from bulkjobs.errors import InternalError, LedgerError
+from bulkjobs.events import OneSubmitTries, SubmitsResumed
 from bulkjobs.model import RequestKind
-from bulkjobs.throttle import Admit, Decision, Outcome, Throttle, Ticket, WaitForSlot, WaitUntil
+from bulkjobs.settings import default_pace
+from bulkjobs.throttle import Outcome, Throttle, Ticket, WaitForSlot, WaitUntil
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from bulkjobs.breaker import Pause
     from bulkjobs.events import Observer
     from bulkjobs.ports import Clock
@@ -46,101 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["Gate", "GateStopped", "Permit", "PermitWithdrawn"]
 
 _ORDER: Final = {RequestKind.LOGIN: 0, RequestKind.SUBMIT: 1} | dict.fromkeys(
-    (RequestKind.STATUS, RequestKind.LIST, RequestKind.RESULTS), 2
+    (RequestKind.STATUS, RequestKind.LIST, RequestKind.RESULTS, RequestKind.USAGE), 2
 )
 """Without a token nothing goes, without submits nothing is earned; the others share what is left."""
 
 _QUEUE_KINDS: Final = (RequestKind.LOGIN, RequestKind.SUBMIT, RequestKind.STATUS)
 """A kind for each queue, to ask the throttle with; it tells only submits from others."""
-
-_ANNOUNCE_SHARE: Final = 0.05
-"""A lock-out that moves by less than this share of its rest is stored but not announced again: eight answers
-in flight would otherwise make eight messages of one lock-out."""
-
-
-class GateStopped(BulkJobsError):  # noqa: N818 - a condition that the caller handles, not a fault
-    """Says that no request of this kind is let through any more. Nothing was sent."""
-
-
-class PermitWithdrawn(BulkJobsError):  # noqa: N818 - as above
-    """Says that a lock-out began after the request was admitted and before it began. Nothing was sent."""
-
-
-class Permit:
-    """Allows one request. Report its end as soon as it is known, once; leaving without a report is `lost`.
-
-        with await gate.admit(RequestKind.SUBMIT) as permit:
-            ...  # the request; `permit.check()` right before its first byte
-            permit.answered()
-            permit.outcome_known()
-            permit.job_opened(job_id)
-
-    A submit's slot is given back on leaving, unless `job_opened` made an open job of it.
-    """
-
-    __slots__ = ("_alone", "_gate", "_ticket")
-
-    def __init__(self, gate: Gate, ticket: Ticket, *, alone: bool) -> None:
-        self._gate = gate
-        self._ticket = ticket
-        self._alone = alone
-        """It is for the one submit that tries alone, and its outcome was not reported yet."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._ticket.in_flight:
-            self.lost()
-        self._gate._settle(self._ticket, alone=self._alone)  # noqa: SLF001 - a permit is a part of its gate
-
-    def check(self) -> None:
-        """Passes if the request may still begin. To be called when everything is ready for its first byte.
-
-        Raises:
-            PermitWithdrawn: a lock-out has begun since; report `not_sent` and ask for another permit.
-        """
-        if not self._gate._throttle.may_send:  # noqa: SLF001 - as above
-            raise PermitWithdrawn("The account was locked out after this request was admitted.")
-
-    def not_sent(self) -> None:
-        """Reports that no byte left; the token is free at once."""
-        self._gate._end(self._ticket, Outcome.NOT_SENT)  # noqa: SLF001 - as above
-
-    def answered(self) -> None:
-        """Reports that the server answered something other than a throttle."""
-        self._gate._end(self._ticket, Outcome.ANSWERED)  # noqa: SLF001 - as above
-
-    def lost(self) -> None:
-        """Reports that we gave up on an answer: the server may still count the request."""
-        self._gate._end(self._ticket, Outcome.UNKNOWN_END)  # noqa: SLF001 - as above
-
-    def throttled(self, retry_after_s: float | None, reason: str) -> None:
-        """Reports a throttle answer, which closes the gate for the whole account.
-
-        Args:
-            retry_after_s: the wait the server asked for; None if it asked for none.
-            reason: what it said, for people.
-        """
-        self._gate._end(self._ticket, Outcome.THROTTLED, retry_after_s, reason)  # noqa: SLF001 - as above
-
-    def outcome_known(self) -> None:
-        """Reports that the outcome of a submission is known, whatever it is."""
-        alone, self._alone = self._alone, False
-        self._gate._known(alone=alone)  # noqa: SLF001 - as above
-
-    def outcome_unknown(self) -> None:
-        """Reports that the outcome of a submission is unknown; too many of them stop submits."""
-        alone, self._alone = self._alone, False
-        self._gate._unknown(alone=alone)  # noqa: SLF001 - as above
-
-    def job_opened(self, job_id: str) -> None:
-        """Turns the slot of a submit into an open job, and reports the answer if that was not done."""
-        if self._ticket.in_flight:
-            self.answered()
-        self._gate._open_job(self._ticket, job_id)  # noqa: SLF001 - as above
 
 
 class Gate:
@@ -154,7 +58,7 @@ class Gate:
         self,
         throttle: Throttle,
         *,
-        pace: Rate | None,
+        pace: Rate | Literal["default"] | None,
         clock: Clock,
         observer: Observer,
         on_lockout: Callable[[float, str, bool], None],
@@ -164,7 +68,7 @@ class Gate:
 
         Args:
             throttle: decides; nobody else may use it.
-            pace: short-term pace; None for none.
+            pace: short-term pace; None for none, "default" for what follows from the limit in force.
             clock: tells the wall time for what is stored and shown.
             observer: is told of waits before they begin.
             on_lockout: stores the end of a lock-out (Unix seconds), its reason, and whether it begins: it is
@@ -176,19 +80,20 @@ class Gate:
         self._breaker = Breaker()
         self._paused = asyncio.Event()
         """Set while the breaker wants to have the server asked."""
-        self._pace = None if pace is None else AsyncLimiter(pace.count, pace.period_s)
+        self._pace_given = pace
+        self._pace_rate = throttle.rate
+        self._pace = self._limiter()
         self._clock = clock
         self._observer = observer
-        self._on_lockout = on_lockout
-        self._on_limit = on_limit
+        self._notices = Notices(
+            throttle, clock=clock, observer=observer, on_lockout=on_lockout, on_limit=on_limit
+        )
         self._queues: tuple[deque[asyncio.Future[Permit]], ...] = (deque(), deque(), deque())
         self._pacing: dict[asyncio.Timeout, RequestKind] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopped: frozenset[RequestKind] = frozenset()
-        self._rate = throttle.rate
-        self._stored_until = -math.inf
-        self._announced_until = -math.inf
-        self._slots_announced = False
+        self._held_back = False
+        """A person has told submits to wait."""
 
     def restore(
         self,
@@ -197,6 +102,7 @@ class Gate:
         locked_until_utc: float | None,
         learned_limit: int | None,
         open_jobs: Iterable[str],
+        suspect: bool = False,
     ) -> None:
         """Takes up what the ledger knows of the account. To be called before the first request.
 
@@ -206,6 +112,7 @@ class Gate:
             locked_until_utc: end of the last lock-out, past or to come, in Unix seconds.
             learned_limit: the limit that an earlier lock-out taught.
             open_jobs: ids of the jobs not seen to have ended.
+            suspect: answers were lost, one of which may have been a throttle: the first request goes alone.
         """
         now, now_utc = self._loop.time(), self._clock.utc()
 
@@ -216,17 +123,63 @@ class Gate:
             now,
             history=[(placed(start), None if end is None else placed(end)) for start, end in history_utc],
             locked_until=None if locked_until_utc is None else placed(locked_until_utc),
+            suspect=suspect,
             learned_limit=learned_limit,
             open_jobs=open_jobs,
         )
-        self._rate = self._throttle.rate
-        self._stored_until = self._throttle.locked_until
-        self._tell_lockout("a lock-out of an earlier session is not over", begins=False)
+        self._notices.restored(now)
+        self._follow_rate()
 
     @property
     def rate(self) -> Rate | None:
         """Is the account's limit in force, as configured or learned; None for none."""
-        return self._rate
+        return self._throttle.rate
+
+    @property
+    def limit(self) -> int | None:
+        """Is how many requests a window may hold; None for no limit."""
+        return self._throttle.limit
+
+    @property
+    def used(self) -> int:
+        """Is how many of them are used up at the moment."""
+        return self._throttle.used(self._loop.time())
+
+    @property
+    def in_flight(self) -> int:
+        """Is how many requests of the account have not ended."""
+        return self._throttle.in_flight
+
+    @property
+    def locked_until_utc(self) -> float | None:
+        """Is when the lock-out that is in force ends, in Unix seconds; None when there is none."""
+        if not self._throttle.locked_out:
+            return None
+        return self._clock.utc() + max(0.0, self._throttle.locked_until - self._loop.time())
+
+    @property
+    def paused(self) -> bool:
+        """Tells whether a person has told submits to wait."""
+        return self._held_back
+
+    def pause(self) -> None:
+        """Lets submits wait until `resume`. Everything else goes on, and so do those in flight."""
+        self._held_back = True
+
+    def resume(self) -> None:
+        """Ends what `pause` began."""
+        self._held_back = False
+        self._pump()
+
+    def set_rate(self, rate: Rate | None) -> None:
+        """Puts another limit in force at once, and with it another pace if that follows from the limit.
+
+        What was learned is forgotten. None is for no limit.
+        """
+        self._throttle.set_rate(rate, self._loop.time())
+        self._notices.limit_set()
+        self._follow_rate()
+        self._pump()
 
     async def admit(self, kind: RequestKind) -> Permit:
         """Waits until a request of a kind may go.
@@ -236,6 +189,7 @@ class Gate:
 
         Raises:
             GateStopped: requests of this kind are stopped.
+            LedgerError: what the account has used up cannot be kept.
 
         Guarantees:
             A cancelled caller takes nothing from the account.
@@ -243,8 +197,10 @@ class Gate:
         self._check_running(kind)
         if self._pace is not None:
             await self._keep_pace(self._pace, kind)
-        if not any(self._queues) and type(self._decide(kind, self._loop.time())) is Admit:
-            return self._grant(kind)
+        if not any(self._queues):
+            permit = self._try(kind, self._loop.time())
+            if isinstance(permit, Permit):
+                return permit
         return await self._queue(kind)
 
     def job_closed(self, job_id: str) -> None:
@@ -254,7 +210,7 @@ class Gate:
 
     def recall_outcomes(self, unknown_in_a_row: int) -> None:
         """Takes up how many outcomes in a row were unknown at the end of the last session."""
-        self._tell_pause(self._breaker.recall(unknown_in_a_row, self._loop.time()))
+        self._announce(self._breaker.recall(unknown_in_a_row, self._loop.time()))
 
     async def question_due(self) -> None:
         """Waits until submits are stopped and it is time to ask the server whether it answers."""
@@ -271,7 +227,7 @@ class Gate:
             self._breaker.answers()
             self._observer(OneSubmitTries(reason="the server answers again"))
         elif pause := self._breaker.silent(self._loop.time(), f"the server does not answer ({trouble})"):
-            self._tell_pause(pause)
+            self._announce(pause)
         else:
             self._observer(OneSubmitTries(reason=f"the server has not answered for long ({trouble})"))
         self._pump()
@@ -279,6 +235,16 @@ class Gate:
     def slots_full(self, reason: str) -> None:
         """Takes the server's word that it runs as many jobs as it allows."""
         self._throttle.slots_full(self._loop.time(), reason)
+        self._pump()
+
+    @property
+    def slots_held_by_others_since(self) -> float | None:
+        """Is since when, in loop time, jobs of others are known to hold slots; None without such jobs."""
+        return self._throttle.slots_held_by_others_since
+
+    def jobs_listed(self, open_jobs: int) -> None:
+        """Takes how many jobs of the account the list shows as open: with fewer than before a slot may be free."""
+        self._throttle.jobs_listed(self._loop.time(), open_jobs)
         self._pump()
 
     def stop_submits(self) -> None:
@@ -335,43 +301,80 @@ class Gate:
     def _pump(self) -> None:
         """Grants what can be granted now, and sets the timer for the next time something may be."""
         now = self._loop.time()
+        wake_at = now + self._throttle.look_again_s
+        try:
+            wake_at = min(wake_at, self._grant_what_can_be(now))
+        except LedgerError as error:
+            wake_at = math.inf
+            self._fail(error)
+        self._notices.changed(now)
+        if self._timer is not None:
+            self._timer.cancel()
+        waits = wake_at < math.inf and any(self._queues)
+        self._timer = self._loop.call_at(wake_at, self._pump) if waits else None
+
+    def _grant_what_can_be(self, now: float) -> float:
+        """Gives permits to those that can have one; gives when the next may be due, which may be never."""
         wake_at = math.inf
         for kind, queue in zip(_QUEUE_KINDS, self._queues, strict=True):
             while queue:
                 if queue[0].done():
                     queue.popleft()
                     continue
-                decision = self._decide(kind, now)
-                if not isinstance(decision, Admit):
-                    wake_at = min(wake_at, decision.at)
-                    self._tell_slots(decision)
+                permit = self._try(kind, now)
+                if not isinstance(permit, Permit):
+                    wake_at = min(wake_at, permit.at)
+                    self._notices.slots(permit)
                     break
-                queue.popleft().set_result(self._grant(kind))
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if wake_at == math.inf else self._loop.call_at(wake_at, self._pump)
+                queue.popleft().set_result(permit)
+        return wake_at
 
-    def _decide(self, kind: RequestKind, now: float) -> Decision:
-        if kind is RequestKind.SUBMIT and not self._breaker.lets_through:
-            return WaitUntil(math.inf, "the outcomes of the last submissions are unknown")
-        return self._throttle.decide(kind, now)
+    def _fail(self, error: LedgerError) -> None:
+        """Tells everybody who waits that nothing goes any more."""
+        for queue in self._queues:
+            for waiter in queue:
+                if not waiter.done():
+                    waiter.set_exception(error)
 
-    def _grant(self, kind: RequestKind) -> Permit:
+    def _try(self, kind: RequestKind, now: float) -> Permit | WaitUntil | WaitForSlot:
+        """Gives a permit, or what a request of a kind waits for."""
+        if kind is RequestKind.SUBMIT:
+            if self._held_back:
+                return WaitUntil(math.inf, "the run is paused")
+            if not self._breaker.lets_through:
+                return WaitUntil(math.inf, "the outcomes of the last submissions are unknown")
+        ticket = self._throttle.admit(kind, now)
+        if not isinstance(ticket, Ticket):
+            return ticket
         alone = False
         if kind is RequestKind.SUBMIT:
-            self._slots_announced = False
+            self._notices.submit_admitted()
             alone = self._breaker.started()
-        return Permit(self, self._throttle.started(kind), alone=alone)
+        return Permit(self, ticket, alone=alone)
+
+    def _may_send(self) -> bool:
+        return self._throttle.may_send
 
     def _end(
         self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None, reason: str = ""
     ) -> None:
-        begins = outcome is Outcome.THROTTLED and self._throttle.may_send
-        self._throttle.ended(ticket, self._loop.time(), outcome, retry_after_s=retry_after_s)
-        self._tell_limit()
-        self._tell_lockout(reason or "requests sent before the lock-out have ended", begins=begins)
+        now = self._loop.time()
+        self._throttle.ended(ticket, now, outcome, retry_after_s=retry_after_s)
+        self._notices.changed(now, reason or "requests sent before the lock-out have ended")
+        self._follow_rate()
         if any(self._queues):
             self._pump()
+
+    def _limiter(self) -> AsyncLimiter | None:
+        pace = default_pace(self._pace_rate) if self._pace_given == "default" else self._pace_given
+        return None if pace is None else AsyncLimiter(pace.count, pace.period_s)
+
+    def _follow_rate(self) -> None:
+        """Has the pace follow the limit. Those that keep the former pace at this moment keep it for one request."""
+        rate = self._throttle.rate
+        if rate != self._pace_rate:
+            self._pace_rate = rate
+            self._pace = self._limiter()
 
     def _known(self, *, alone: bool) -> None:
         if self._breaker.known(alone=alone):
@@ -379,7 +382,13 @@ class Gate:
             self._pump()
 
     def _unknown(self, *, alone: bool) -> None:
-        self._tell_pause(self._breaker.unknown(self._loop.time(), alone=alone))
+        self._announce(self._breaker.unknown(self._loop.time(), alone=alone))
+
+    def _announce(self, pause: Pause | None) -> None:
+        """Announces a pause of submits, if one begins, and has the server asked at its end."""
+        if pause is not None:
+            self._notices.pause(pause)
+            self._paused.set()
 
     def _settle(self, ticket: Ticket, *, alone: bool) -> None:
         """Takes a permit back. `alone`: it was for the one that tries alone, and came to no outcome."""
@@ -396,45 +405,6 @@ class Gate:
         if not ticket.holds_slot:
             raise InternalError("A job was reported for a request that holds no slot.")
         self._throttle.job_opened(ticket, job_id, self._loop.time())
-
-    def _tell_pause(self, pause: Pause | None) -> None:
-        """Announces a pause of submits, if one begins, and has the server asked at its end."""
-        if pause is not None:
-            until_utc = self._clock.utc() + pause.wait_s
-            self._observer(SubmitsPaused(until_utc=until_utc, wait_s=pause.wait_s, reason=pause.reason))
-            self._paused.set()
-
-    def _tell_lockout(self, reason: str, *, begins: bool) -> None:
-        """Stores and announces a lock-out that begins or moved, and announces its end."""
-        throttle = self._throttle
-        if not throttle.locked_out:
-            if self._announced_until > -math.inf:
-                self._announced_until = -math.inf
-                self._observer(LockoutEnded())
-            return
-        until, now = throttle.locked_until, self._loop.time()
-        until_utc = self._clock.utc() + (until - now)
-        if until > self._stored_until:
-            self._stored_until = until
-            self._on_lockout(until_utc, reason, begins)
-        if until > now and until - self._announced_until > _ANNOUNCE_SHARE * (until - now):
-            self._announced_until = until
-            self._observer(LockedOut(until_utc=until_utc, wait_s=until - now, reason=reason))
-
-    def _tell_limit(self) -> None:
-        """Stores and announces a limit that a lock-out taught."""
-        if self._rate is None or self._throttle.limit == self._rate.count:
-            return
-        rate = self._rate = self._throttle.rate
-        assert rate is not None  # a limit never goes away
-        self._on_limit(rate.count)
-        self._observer(LimitLearned(requests=rate.count, window_s=rate.period_s))
-
-    def _tell_slots(self, decision: WaitUntil | WaitForSlot) -> None:
-        """Announces that submits wait for a slot, once until one is let through again."""
-        if isinstance(decision, WaitForSlot) and not self._slots_announced:
-            self._slots_announced = True
-            self._observer(SlotsFull(reason=decision.reason))
 
 
 def _stopped(kind: RequestKind) -> GateStopped:

@@ -1,7 +1,8 @@
-"""Reads the server's list of jobs and the results of a job: what costs no quota and may be asked again."""
+"""Reads the list of jobs, results and usage: what costs no quota and may be asked again."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -16,11 +17,14 @@ from bulkjobs.wire.request import (
     results_link_request,
     results_request,
     status_request,
+    usage_request,
 )
 from bulkjobs.wire.results import ResultsLink, parse_results
+from bulkjobs.wire.times import day_text
+from bulkjobs.wire.usage import Usage, parse_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from bulkjobs.account.auth import Authenticator
     from bulkjobs.account.gate import Gate
@@ -38,6 +42,10 @@ _SAYS_NOTHING: Final = frozenset({407, 408, 429})
 _MOST_PAGES: Final = 10_000
 _MOST_READINGS: Final = 3
 """Of a list whose pages shift while they are read."""
+_USAGE_WAIT_S: Final = 10.0
+"""For an answer about usage. Submissions wait for it, and can do without it."""
+_ZONES_H: Final = (-12, 14)
+"""Somewhere on earth clocks are this far behind UTC, and somewhere this far ahead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +101,7 @@ class JobReader:
             AuthError: there is no token that the server takes.
             ConfigError: the token file cannot be read.
         """
-        days = _day(since_utc, -1), _day(until_utc, +1)
+        days = day_text(since_utc, -1), day_text(until_utc, +1)
         for _ in range(_MOST_READINGS):
             read = await self._read_through(days)
             if read is not None:
@@ -112,7 +120,7 @@ class JobReader:
         """
         now = self._clock.utc()
         token = await self._auth.last_token()
-        evidence = await self._exchange(self._page((_day(now, 0), _day(now, 0)), 1, token))
+        evidence = await self._exchange(self._page((day_text(now, 0), day_text(now, 0)), 1, token))
         if evidence.status is not None and 400 <= evidence.status <= 499:  # noqa: PLR2004 - the class of refusals
             return f"HTTP {evidence.status}" if evidence.status in _SAYS_NOTHING else None
         read = _listed(evidence)
@@ -173,6 +181,37 @@ class JobReader:
             else read
         )
 
+    async def usage(self) -> Usage | Unreadable:
+        """Reads what the account was allotted for this month and has used of it.
+
+        The server's zone is not known. Where the month turns these hours in some zone both months are read, and the
+        one counts that leaves less.
+
+        Raises:
+            As `jobs`.
+        """
+        now = self._clock.utc()
+        months = dict.fromkeys(_moved(now, hours).strftime("%Y-%m") for hours in _ZONES_H)
+        read: list[Usage | Unreadable] = []
+        try:
+            for month in months:
+                read.append(await self._usage_of(month))  # noqa: PERF401 - what was read before a time-out stays
+        except TimeoutError:
+            read.append(Unreadable(reason=f"there was no answer within {_USAGE_WAIT_S:.0f} s"))
+        good = [usage for usage in read if isinstance(usage, Usage)]
+        return min(good, key=lambda usage: usage.left) if good else read[0]
+
+    async def _usage_of(self, month: str) -> Usage | Unreadable:
+        try:
+            # Without a second try after a 401: it may mean that this key may not know, and must not end a run.
+            token = await self._auth.token()
+            request = usage_request(base_url=self._base_url, month=month, token=token, accept=self._accept)
+            answer = _body(await self._exchange(request, _Hurried(self._transport, _USAGE_WAIT_S)))
+            usage = answer if isinstance(answer, Unreadable) else parse_usage(answer)
+        except MalformedAnswer as error:
+            return Unreadable(reason=str(error))
+        return Unreadable(reason=f"the server says: {usage}") if isinstance(usage, ErrorAnswer) else usage
+
     async def _read_through(self, days: tuple[str, str]) -> JobList | Unreadable | None:
         """Reads all pages; gives None when they shifted meanwhile, for then a job may have been passed over.
 
@@ -232,10 +271,29 @@ class JobReader:
             self._auth.worked(token)
         return evidence
 
-    async def _exchange(self, request: Request) -> Evidence:
+    async def _exchange(self, request: Request, transport: Transport | None = None) -> Evidence:
         return await exchange(
-            request, gate=self._gate, transport=self._transport, request_log=self._request_log
+            request, gate=self._gate, transport=transport or self._transport, request_log=self._request_log
         )
+
+
+class _Hurried:
+    """Is a transport on which nobody waits for long; the wait for the gate is not counted."""
+
+    def __init__(self, transport: Transport, wait_s: float) -> None:
+        self._transport = transport
+        self._wait_s = wait_s
+
+    async def request(
+        self, request: Request, *, before_first_byte: Callable[[], Awaitable[None]] | None = None
+    ) -> Evidence:
+        """Sends a request as the transport does.
+
+        Raises:
+            TimeoutError: there was no answer in time. The gate takes it for one that the server may still count.
+        """
+        async with asyncio.timeout(self._wait_s):
+            return await self._transport.request(request, before_first_byte=before_first_byte)
 
 
 def _listed(evidence: Evidence) -> list[ListedJob] | Unreadable:
@@ -264,5 +322,5 @@ def _body(evidence: Evidence) -> bytes | Unreadable:
     return evidence.body
 
 
-def _day(utc: float, offset: int) -> str:
-    return (datetime.fromtimestamp(utc, UTC) + timedelta(days=offset)).strftime("%Y-%m-%d")
+def _moved(utc: float, hours: int) -> datetime:
+    return datetime.fromtimestamp(utc, UTC) + timedelta(hours=hours)

@@ -10,6 +10,8 @@ import typer
 
 from bulkjobs import __version__
 from bulkjobs.cli.audit import audit
+from bulkjobs.cli.control import EPILOG as CONTROL_EPILOG
+from bulkjobs.cli.control import control
 from bulkjobs.cli.demo import demo
 from bulkjobs.cli.explain import explain
 from bulkjobs.cli.options import EPILOG, with_options
@@ -56,6 +58,7 @@ app.command(epilog=EPILOG)(with_options(submit))
 app.command(epilog=EPILOG)(with_options(resume, without={"run"}))
 app.command(epilog=EPILOG)(with_options(reconcile, without={"run"}))
 app.command()(status)
+app.command(epilog=CONTROL_EPILOG)(control)
 app.command()(audit)
 app.command()(explain)
 app.command()(simulate)

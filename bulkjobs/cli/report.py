@@ -19,10 +19,10 @@ _OUTCOMES: Final = {
     Exit.USAGE: "Stopped by a setting or a source that cannot be used.",
     Exit.PARTS_REFUSED: "Finished; some ids are invalid or were refused.",
     Exit.HELD: "Some chunks are held: nobody can know from here whether the server made jobs of them.",
-    Exit.STOPPED: "Stopped by quota, credentials or a server that is set up otherwise.",
+    Exit.STOPPED: "Stopped by quota, the spend cap, credentials or a server that is set up otherwise.",
     Exit.STORAGE: "The ledger or a sink could not be written.",
     Exit.SIGINT: "Stopped by SIGINT with work left.",
-    Exit.SIGTERM: "Stopped by SIGTERM with work left.",
+    Exit.SIGTERM: "Stopped by SIGTERM, or by `bulkjobs control RUN drain`, with work left.",
 }
 
 
@@ -65,7 +65,9 @@ def next_steps(summary: RunSummary, run_dir: Path, resume: str, *, all_read: boo
             f"`bulkjobs reconcile {shlex.quote(str(run_dir))}` looks for their jobs again"
         )
     if ids.get("pending") or summary.chunks.get("pending"):
-        yield f"{ids.get('pending', 0):,} ids pending; go on with: {resume}"
+        capped = summary.exit_code == Exit.STOPPED and "--spend-cap" in resume
+        higher = " (if the spend cap stopped it, with a higher one)" if capped else ""
+        yield f"{ids.get('pending', 0):,} ids pending; go on with: {resume}{higher}"
     if not all_read:
         yield "The source was not read to its end; what was not read is in none of these figures."
 

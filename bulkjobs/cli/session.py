@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import resource
 import signal
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from bulkjobs.errors import (
 from bulkjobs.events import Observer
 from bulkjobs.exits import Exit
 from bulkjobs.model import RunSummary
+from bulkjobs.pool import require_files
 from bulkjobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ _TOO_MANY_FILES: Final = (
     "No more files or connections can be opened. Allow more with `ulimit -n 1024`, or give fewer --workers, then "
     "give the command again."
 )
-_FILES: Final = 32
-"""What a session has open besides a connection for each worker: streams, event loop, ledger, source, sinks."""
 _SIGNALLED: Final = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
 
 
@@ -94,7 +92,7 @@ def run_session(
     """
     interrupts = Interrupts()
     try:
-        _require_files(_FILES + settings.workers)
+        require_files(settings.workers)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_work(settings, run_dir, work, observers, interrupts))
     except Exception as error:  # noqa: BLE001 - as in exiting; here the run directory is known
@@ -119,16 +117,6 @@ async def _work(
     finally:
         # After the client is closed: a late signal must not break into that.
         interrupts.detach()
-
-
-def _require_files(count: int) -> None:
-    """Passes when so many files may be open. The event loop ends the process without a word when it lacks one."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed != resource.RLIM_INFINITY and allowed < count:
-        raise ConfigError(
-            f"This session may have {count} files and connections open, but only {allowed} are allowed. Allow "
-            "more with `ulimit -n 1024`, or give fewer --workers. Nothing was sent."
-        )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

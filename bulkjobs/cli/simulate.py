@@ -11,7 +11,7 @@ import typer
 from bulkjobs.cli.service import configured, with_service_options
 
 if TYPE_CHECKING:
-    from bulkjobs.simulator import ServiceConfig
+    from bulkjobs.simulator import ServiceConfig, Span
 
 __all__ = ["simulate"]
 
@@ -29,6 +29,9 @@ _Fault = Annotated[
 _Late = Annotated[str, typer.Option(metavar="TIME", help="How long after a _late fault its job appears.")]
 _Slow = Annotated[str, typer.Option(metavar="TIME", help="How much later a slow_after answer comes.")]
 _Speed = Annotated[float, typer.Option(help="Simulated seconds in one real second.")]
+_Transit = Annotated[
+    str, typer.Option(metavar="A..B", help="From the client to the service, before a request is counted.")
+]
 _Books = Annotated[
     Path | None,
     typer.Option(
@@ -52,6 +55,7 @@ def simulate(
     late: _Late = "4m",
     slow: _Slow = "2m",
     speed: _Speed = 1.0,
+    transit: _Transit = "0s",
     books: _Books = None,
     books_sync: _BooksSync = False,
     run_for: _RunFor = None,
@@ -64,13 +68,14 @@ def simulate(
     """
     from bulkjobs.errors import ConfigError  # noqa: PLC0415 - the help text needs none of this
     from bulkjobs.simulator import FaultPlan  # noqa: PLC0415
-    from bulkjobs.simulator.spelling import read_duration  # noqa: PLC0415
+    from bulkjobs.simulator.spelling import read_duration, read_span  # noqa: PLC0415
 
     try:
         faults = FaultPlan.of(*(fault or ()), late_s=read_duration(late), slow_s=read_duration(slow))
         config = configured(given, tokens=(token,), faults=faults, books=books, books_sync=books_sync)
         run_s = read_duration(run_for) if run_for else None
-        _run(_serve(config, host=host, port=port, speed=speed, run_s=run_s))
+        on_the_way = read_span(transit)
+        _run(_serve(config, host=host, port=port, speed=speed, transit=on_the_way, run_s=run_s))
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -88,7 +93,9 @@ def _run(main: Coroutine[None, None, None]) -> None:
         runner.run(main)
 
 
-async def _serve(config: ServiceConfig, *, host: str, port: int, speed: float, run_s: float | None) -> None:
+async def _serve(
+    config: ServiceConfig, *, host: str, port: int, speed: float, transit: Span, run_s: float | None
+) -> None:
     import asyncio  # noqa: PLC0415 - as above
     import json  # noqa: PLC0415
     import signal  # noqa: PLC0415
@@ -101,7 +108,7 @@ async def _serve(config: ServiceConfig, *, host: str, port: int, speed: float, r
         loop.add_signal_handler(number, ended.set)
     if run_s is not None:
         loop.call_later(run_s, ended.set)
-    async with SimulatorServer(config, host=host, port=port, speed=speed) as server:
+    async with SimulatorServer(config, host=host, port=port, speed=speed, transit=transit) as server:
         ready = {
             "base_url": server.base_url,
             "login_url": server.login_url,

@@ -15,7 +15,9 @@ from bulkjobs.cli.report import account, outcome, print_lines, table
 from bulkjobs.cli.session import exiting
 from bulkjobs.errors import ConfigError
 from bulkjobs.exits import Exit
-from bulkjobs.observers.totals import clock_time
+from bulkjobs.observers.totals import clock_time, eta_text
+from bulkjobs.planning import Eta, NoEta
+from bulkjobs.rundir import RunDir
 
 if TYPE_CHECKING:
     from bulkjobs.ledger import RunSnapshot  # sqlite comes with it
@@ -44,7 +46,7 @@ def _status(run_dir: Path, *, as_json: bool) -> int:
     if as_json:
         print_lines([json.dumps(_object(snapshot, run_dir, now_utc))])
     else:
-        print_lines(_lines(snapshot, now_utc))
+        print_lines(_lines(snapshot, run_dir, now_utc))
     return Exit.ACCEPTED
 
 
@@ -63,8 +65,20 @@ def _object(snapshot: RunSnapshot, run_dir: Path, now_utc: float) -> dict[str, o
         "stop_reason": snapshot.stop_reason,
         "sources": [source.name for source in snapshot.sources],
         "source_finished": snapshot.run is not None and snapshot.run.source_finished,
+        "paused": snapshot.paused_by is not None,
+        "control": [
+            {
+                "session": row.session,
+                "at": timestamp(row.at_utc),
+                "command": row.command,
+                "value": row.value,
+                "origin": row.origin,
+            }
+            for row in snapshot.controls
+        ],
         "locked_until": timestamp(until_utc) if until_utc > now_utc else None,
         "learned_limit": snapshot.learned_limit,
+        "eta": _eta_object(_eta(snapshot, run_dir, now_utc)),
         "open_jobs": [
             {
                 "job_id": job.job_id,
@@ -77,7 +91,23 @@ def _object(snapshot: RunSnapshot, run_dir: Path, now_utc: float) -> dict[str, o
     }
 
 
-def _lines(snapshot: RunSnapshot, now_utc: float) -> Iterator[str]:
+def _eta(snapshot: RunSnapshot, run_dir: Path, now_utc: float) -> Eta | NoEta:
+    from bulkjobs.outlook import read_eta  # noqa: PLC0415 - as above
+
+    if snapshot.owner is None:
+        return NoEta(reason="nobody works on it")
+    return read_eta(RunDir(run_dir).outlook, now_utc)
+
+
+def _eta_object(ahead: Eta | NoEta) -> dict[str, object]:
+    from bulkjobs.ledger import timestamp  # noqa: PLC0415 - as above
+
+    if isinstance(ahead, NoEta):
+        return {"low": None, "high": None, "reason": ahead.reason}
+    return {"low": timestamp(ahead.low_utc), "high": timestamp(ahead.high_utc), "reason": None}
+
+
+def _lines(snapshot: RunSnapshot, run_dir: Path, now_utc: float) -> Iterator[str]:
     from bulkjobs.ledger import summarise  # noqa: PLC0415 - as above
 
     if snapshot.run is None:
@@ -85,6 +115,8 @@ def _lines(snapshot: RunSnapshot, now_utc: float) -> Iterator[str]:
         return
     yield from table(account(summarise(snapshot.run, snapshot.counts, snapshot.exit_code or 0)))
     yield from table(_rows(snapshot, now_utc))
+    if snapshot.owner is not None:
+        yield from table([("all sent", eta_text(_eta(snapshot, run_dir, now_utc), now_utc))])
 
 
 def _rows(snapshot: RunSnapshot, now_utc: float) -> Iterator[tuple[str, str]]:
@@ -93,6 +125,11 @@ def _rows(snapshot: RunSnapshot, now_utc: float) -> Iterator[tuple[str, str]]:
     yield "read", "to the end" if finished else "not to the end yet: the figures are of what was planned"
     if snapshot.learned_limit is not None:
         yield "limit", f"{snapshot.learned_limit:,} requests a period, learned from a lock-out"
+    if (pause := snapshot.paused_by) is not None:
+        yield (
+            "paused",
+            f"since {clock_time(pause.at_utc)} ({pause.origin}); `bulkjobs control RUN resume` ends it",
+        )
     until_utc = snapshot.locked_until_utc
     if until_utc is not None and until_utc > now_utc:
         yield "locked out", f"until {clock_time(until_utc)} ({until_utc - now_utc:.0f} s)"

@@ -109,7 +109,7 @@ def shown(run_dir: Path, work: Work, values: Mapping[str, object], *, again: str
     """
     output = Output.of(values)
     LOG_FORMAT.set(output.log_format)
-    settings = Settings.of(values)
+    settings = Settings.of({"state_dir": "default", **values})
     records_on_stdout = _STDOUT_SINK in settings.sinks
     if output.json and records_on_stdout:
         raise ConfigError("--json and --sink - both want stdout; give one of them.")

@@ -1,13 +1,15 @@
 """The durable account of a run: every chunk, attempt and job, in one SQLite file with one writer."""
 
-from bulkjobs.ledger.ledger import Ledger, new_run_id, read_run
+from bulkjobs.ledger.ledger import Ledger, new_run_id
 from bulkjobs.ledger.lock import LOCK_NAME
 from bulkjobs.ledger.queries import summarise, timestamp
 from bulkjobs.ledger.schema import DATABASE_NAME, SCHEMA_VERSION
 from bulkjobs.ledger.settling import Settled, Settlement
+from bulkjobs.ledger.snapshot import read_run
 from bulkjobs.ledger.values import (
     AccountState,
     ChunkRow,
+    ControlRow,
     Counts,
     KnownJob,
     OpenJob,
@@ -24,6 +26,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "AccountState",
     "ChunkRow",
+    "ControlRow",
     "Counts",
     "KnownJob",
     "Ledger",

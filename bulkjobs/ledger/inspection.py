@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from bulkjobs.ledger import queries
+from bulkjobs.ledger.controlling import control_rows
 from bulkjobs.ledger.schema import DATABASE_NAME, Database, reading
-from bulkjobs.ledger.values import Counts, RunRow, SourceRow
+from bulkjobs.ledger.values import ControlRow, Counts, RunRow, SourceRow
 from bulkjobs.model import FIRST_PART, JobRecord, Tally
 
 __all__ = [
@@ -202,6 +203,10 @@ class Inspection:
             )
             for number, started, ended, code, stop_reason in rows
         ]
+
+    def controls(self) -> list[ControlRow]:
+        """Gives the commands that people gave to sessions while these worked, in their order."""
+        return control_rows(self._database)
 
     def lockouts(self) -> Iterator[LockoutRow]:
         """Gives the lock-outs in their order."""

@@ -18,18 +18,14 @@ from typing import Final, Self
 
 from bulkjobs.errors import BulkJobsError, InternalError, LedgerError
 from bulkjobs.ledger import queries
+from bulkjobs.ledger.controlling import record_control
 from bulkjobs.ledger.keeper import RunKeeper, open_sound
-from bulkjobs.ledger.lock import RunLock, lock_owner, refuse_network_filesystem
+from bulkjobs.ledger.lock import RunLock, refuse_network_filesystem
 from bulkjobs.ledger.operations import BEGIN_ATTEMPT, DELIVER, END_ATTEMPT, PLAN, RECORD_UNSENT, SPLIT
 from bulkjobs.ledger.reader import LedgerReader
-from bulkjobs.ledger.schema import (
-    DATABASE_NAME,
-    Database,
-    make_private,
-    reading,
-)
+from bulkjobs.ledger.schema import DATABASE_NAME, Database, make_private
 from bulkjobs.ledger.settling import Settlement, record_baseline, record_findings, settle
-from bulkjobs.ledger.values import RunRow, RunSnapshot
+from bulkjobs.ledger.values import RunRow
 from bulkjobs.ledger.writer import CALL, Writer
 from bulkjobs.lifecycle import check_transition
 from bulkjobs.model import (
@@ -46,7 +42,7 @@ from bulkjobs.model import (
 )
 from bulkjobs.ports import Clock
 
-__all__ = ["Ledger", "new_run_id", "read_run"]
+__all__ = ["Ledger", "new_run_id"]
 
 _CRASHED: Final = "the process ended while this chunk was being sent"
 _ENDS: Final = tuple(state.value for state in JobState if state.terminal)
@@ -264,6 +260,26 @@ class Ledger(LedgerReader):
         await self._writer.call(end)
         self._session = None
 
+    async def record_control(self, command: str, value: str | None, origin: str) -> None:
+        """Records what a person tells this session to do, before it is done.
+
+        Args:
+            command: one word.
+            value: what it is given; None for a command without one.
+            origin: who gave it, in words.
+
+        Raises:
+            InternalError: no session is open.
+        """
+        session, now = self._session, self._clock.utc()
+        if session is None:
+            raise InternalError("No session is open.")
+        await self._writer.call(
+            lambda database: record_control(
+                database, session, now, command=command, value=value, origin=origin
+            )
+        )
+
     # Chunks
 
     def plan(self, chunk: Chunk) -> None:
@@ -401,16 +417,6 @@ class Ledger(LedgerReader):
             *(status.state.value, status.word, status.processed, self._clock.utc()),
             *(status.job_id, *_ENDS),
         )
-
-
-def read_run(run_dir: Path) -> RunSnapshot:
-    """Reads a run as it is at this moment, without a lock, also while another process works on it.
-
-    Raises:
-        LedgerError: there is no ledger, or it cannot be read.
-    """
-    with reading(run_dir / DATABASE_NAME) as database:
-        return queries.snapshot(database, lock_owner(run_dir))
 
 
 def _begin_session(database: Database, now: float) -> tuple[int, int]:

@@ -19,7 +19,14 @@ from bulkjobs.errors import LedgerError, LedgerLocked
 from bulkjobs.forking import close_locked, keep_from_children
 from bulkjobs.rundir import not_written
 
-__all__ = ["LOCK_NAME", "RunLock", "filesystem_at", "lock_owner", "refuse_network_filesystem"]
+__all__ = [
+    "LOCK_NAME",
+    "RunLock",
+    "filesystem_at",
+    "lock_owner",
+    "network_filesystem",
+    "refuse_network_filesystem",
+]
 
 LOCK_NAME: Final = "ledger.lock"
 
@@ -145,18 +152,24 @@ def filesystem_at(path: str, mounts: str) -> str | None:
     return found
 
 
+def network_filesystem(folder: Path) -> str | None:
+    """Gives the type of the network file system that holds a folder; None for a local one, or one not known."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    kind = filesystem_at(str(folder.resolve()), mounts)
+    return kind if kind in _NETWORK_FILESYSTEMS else None
+
+
 def refuse_network_filesystem(run_dir: Path) -> None:
     """Passes a run directory on a local file system; one whose type cannot be told passes too.
 
     Raises:
         LedgerError: it lies on a network file system.
     """
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return
-    kind = filesystem_at(str(run_dir.resolve()), mounts)
-    if kind in _NETWORK_FILESYSTEMS:
+    kind = network_filesystem(run_dir)
+    if kind is not None:
         raise LedgerError(
             f"The run directory {run_dir} lies on a network file system ({kind}), where a ledger can be damaged. "
             "Choose one on a local disk with --run."

@@ -19,7 +19,7 @@ from bulkjobs.errors import LedgerError
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "backup_path", "migrate"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 TABLES: Final = {
     "chunk": """CREATE TABLE chunk (
@@ -57,8 +57,17 @@ TABLES: Final = {
         reason TEXT NOT NULL,
         by TEXT NOT NULL CHECK (by IN ('reconcile', 'person'))
     ) STRICT""",
+    # The words of `command` are not listed: one more of them is no new format.
+    "control": """CREATE TABLE control (
+        number INTEGER PRIMARY KEY,
+        session INTEGER NOT NULL,
+        at_utc REAL NOT NULL,
+        command TEXT NOT NULL,
+        value TEXT,
+        origin TEXT NOT NULL
+    ) STRICT""",
 }
-"""What version 2 added or made anew, as it stands in a new ledger."""
+"""What later versions added or made anew, as it stands in a new ledger."""
 
 _CHUNK_COLUMNS_1: Final = (
     "ordinal, state, digest, ids, first_id, last_id, source, line, body_bytes, invalid, duplicate"
@@ -82,6 +91,7 @@ _STEPS: Final[dict[int, tuple[str, ...]]] = {
         TABLES["settlement"],
         TABLES["finding"],
     ),
+    2: (TABLES["control"],),
 }
 """What leads from each version to the next."""
 

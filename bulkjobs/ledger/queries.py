@@ -15,7 +15,6 @@ from bulkjobs.ledger.values import (
     KnownJob,
     OpenJob,
     RunRow,
-    RunSnapshot,
     SourceRow,
     StateCount,
     VerdictRow,
@@ -44,10 +43,11 @@ __all__ = [
     "last_activity_utc",
     "last_ordinal",
     "last_planned",
+    "learned_limit",
+    "open_jobs",
     "parts",
     "run_row",
     "sink_positions",
-    "snapshot",
     "sources",
     "summarise",
     "timestamp",
@@ -233,9 +233,15 @@ def account_state(database: Database, since_utc: float, now_utc: float) -> Accou
         locked_until_utc=_one(
             database, "SELECT max(min(until_utc, ? + until_utc - began_utc)) FROM lockout", now_utc
         ),
-        learned_limit=_one(database, "SELECT learned_limit FROM run"),
-        open_jobs=_open_jobs(database),
+        learned_limit=learned_limit(database),
+        open_jobs=open_jobs(database),
     )
+
+
+def learned_limit(database: Database) -> int | None:
+    """Reads how many requests a window bears, as a lock-out has taught; None while none has."""
+    limit: int | None = _one(database, "SELECT learned_limit FROM run")
+    return limit
 
 
 # An attempt without a phase is in flight, or was when its process died: bytes may have left.
@@ -253,7 +259,8 @@ def _history(database: Database, since_utc: float) -> list[tuple[float, float | 
     return database.execute(_HISTORY, (since_utc,) * 4).fetchall()
 
 
-def _open_jobs(database: Database) -> list[OpenJob]:
+def open_jobs(database: Database) -> list[OpenJob]:
+    """Reads the jobs that were not seen to have ended."""
     still_open = [state.value for state in JobState if not state.terminal]
     rows = database.execute(
         f"SELECT job_id, chunk, state, accepted_utc FROM job"  # nosec B608 # noqa: S608 - only question marks are put in
@@ -387,28 +394,6 @@ def last_activity_utc(database: Database) -> float | None:
     ]
     moments = database.execute("SELECT " + ", ".join(ends)).fetchone()
     return max((moment for moment in moments if moment is not None), default=None)
-
-
-def snapshot(database: Database, owner: str | None) -> RunSnapshot:
-    """Reads all that `status` shows, in one transaction."""
-    database.execute("BEGIN")
-    last = database.execute(
-        "SELECT exit_code, stop_reason FROM session ORDER BY number DESC LIMIT 1"
-    ).fetchone()
-    exit_code, stop_reason = last or (None, None)
-    result = RunSnapshot(
-        run=run_row(database),
-        sources=sources(database),
-        counts=counts(database, None),
-        locked_until_utc=_one(database, "SELECT max(until_utc) FROM lockout"),
-        learned_limit=_one(database, "SELECT learned_limit FROM run"),
-        open_jobs=_open_jobs(database),
-        exit_code=exit_code,
-        stop_reason=stop_reason,
-        owner=owner,
-    )
-    database.execute("COMMIT")
-    return result
 
 
 def _one(database: Database, sql: str, *parameters: float | str | None) -> Any:

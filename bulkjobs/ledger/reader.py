@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bulkjobs.errors import InternalError
-from bulkjobs.ledger import queries
+from bulkjobs.ledger import queries, spending
+from bulkjobs.ledger.durations import job_durations
 from bulkjobs.ledger.values import AccountState, ChunkRow, Counts, KnownJob, RunRow, SourceRow, VerdictRow
 from bulkjobs.ledger.writer import Writer
 from bulkjobs.model import ChunkState, JobRecord
@@ -120,3 +121,30 @@ class LedgerReader:
     async def baseline(self) -> frozenset[str] | None:
         """Gives the jobs that the server listed before the first chunk went out; None when it was not asked."""
         return await self._writer.call(queries.baseline)
+
+    async def spent_ids(self) -> int:
+        """Gives how many ids there is a job of, or may be one: those that are accepted, held or in flight."""
+        return await self._writer.call(spending.spent_ids)
+
+    async def planned_ids(self) -> int:
+        """Gives how many ids were read and are to be sent."""
+        return await self._writer.call(spending.planned_ids)
+
+    async def undebited_ids(self, accepted_since_utc: float, begun_since_utc: float) -> int:
+        """Gives how many ids there is a job of, or may be one, that the server may not have debited.
+
+        Args:
+            accepted_since_utc: jobs not seen to begin count if they were accepted since then.
+            begun_since_utc: jobs seen to begin count if that was seen since then.
+        """
+        return await self._writer.call(
+            lambda database: spending.undebited_ids(database, accepted_since_utc, begun_since_utc)
+        )
+
+    async def settled_ids(self) -> int:
+        """Gives how many ids were accepted, refused, or are held."""
+        return await self._writer.call(spending.settled_ids)
+
+    async def job_durations(self, most: int) -> list[float]:
+        """Gives how long the last jobs took until their end was seen, in seconds, the oldest first."""
+        return await self._writer.call(lambda database: job_durations(database, most))

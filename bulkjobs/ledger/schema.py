@@ -1,6 +1,6 @@
 """What the ledger looks like on disk, and the only places that open it.
 
-Rules of this file: version 2 is what stands here; a change of it is a new version with a migration in `migrations`.
+Rules of this file: version 3 is what stands here; a change of it is a new version with a migration in `migrations`.
 The words in the `state` and `verdict` columns are those of `model`, so that a person can read the file with any
 SQLite tool. Foreign keys are left out: each row that refers to a chunk is written together with a checked move of it.
 """
@@ -133,6 +133,8 @@ _SCHEMA: Final = (
     TABLES["settlement"],
     # Why a held chunk could not be settled when that was tried last.
     TABLES["finding"],
+    # What people told a session to do while it worked, in order.
+    TABLES["control"],
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )

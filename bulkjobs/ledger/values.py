@@ -9,6 +9,7 @@ from bulkjobs.model import ChunkState, JobId, JobState, Tally
 __all__ = [
     "AccountState",
     "ChunkRow",
+    "ControlRow",
     "Counts",
     "KnownJob",
     "OpenJob",
@@ -175,6 +176,19 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlRow:
+    """Is one command that a person gave to a session while it worked."""
+
+    number: int
+    session: int
+    at_utc: float
+    command: str
+    value: str | None
+    origin: str
+    """Who gave it, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
     """Is a run as another process sees it at one moment."""
 
@@ -185,6 +199,10 @@ class RunSnapshot:
     locked_until_utc: float | None
     learned_limit: int | None
     open_jobs: list[OpenJob]
+    paused_by: ControlRow | None
+    """The command that makes the process wait that works on the run now; None when nothing does."""
+    controls: list[ControlRow]
+    """What people told its sessions while these worked, in order."""
     exit_code: int | None
     """Of the last session; None while it lasts, after a crash, and before the first."""
     stop_reason: str | None

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from bulkjobs.events import Event
-from bulkjobs.observers.totals import Totals, clock_time, one_line
+from bulkjobs.observers.totals import Totals, clock_time, eta_text, one_line
+from bulkjobs.planning import History, eta
 from bulkjobs.ports import Clock
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ _RATE_OVER_S: Final = 30.0
 
 def state_line(totals: Totals, now_utc: float) -> str:
     """Says what goes on, such as `locked out until 14:05:10 (12 s)`."""
-    until_utc = totals.waits_until_utc
-    if until_utc is None:
-        return one_line(totals.waits_for)
-    return f"{one_line(totals.waits_for)} until {clock_time(until_utc)} ({max(until_utc - now_utc, 0):.0f} s)"
+    text, until_utc = one_line(totals.waits_for), totals.waits_until_utc
+    if until_utc is not None:
+        text += f" until {clock_time(until_utc)} ({max(until_utc - now_utc, 0):.0f} s)"
+    return f"paused by `bulkjobs control`; {text}" if totals.paused else text
 
 
 class ProgressObserver:
@@ -45,6 +46,7 @@ class ProgressObserver:
         self._console = console
         self._clock = clock
         self._totals = Totals()
+        self._history = History()
         self._samples: deque[tuple[float, int]] = deque()
         self._live: Live | None = None
 
@@ -73,6 +75,7 @@ class ProgressObserver:
     def __call__(self, event: Event, /) -> None:
         """Takes an event into account; draws nothing."""
         self._totals.add(event)
+        self._history.add(event, self._clock.utc())
 
     def write(self, text: str, /) -> None:
         """Prints a line above the display."""
@@ -114,4 +117,9 @@ class ProgressObserver:
             f"[yellow]{totals.held:,} held" if totals.held else "0 held",
             f"{self._rate_per_s(now_utc):,.0f} ids/s",
         )
-        return Group(head, counts, Text(state_line(totals, now_utc), style="bold"))
+        state = Text(state_line(totals, now_utc), style="bold")
+        quota = [Text(totals.short_of_quota, style="yellow")] if totals.short_of_quota else []
+        end = (
+            [] if self._history.over else [Text(f"all sent {eta_text(eta(self._history, now_utc), now_utc)}")]
+        )
+        return Group(head, counts, *quota, *end, state)

@@ -12,11 +12,13 @@ from bulkjobs.events import (
     ChunkHeld,
     ChunkRefused,
     ChunkSettled,
+    Controlled,
     Event,
     JobChanged,
     LockedOut,
     LockoutEnded,
     OneSubmitTries,
+    QuotaRead,
     ReconcileWaits,
     RunFinished,
     RunStarted,
@@ -27,8 +29,9 @@ from bulkjobs.events import (
     SubmitsResumed,
 )
 from bulkjobs.model import Cause
+from bulkjobs.planning import Eta, NoEta
 
-__all__ = ["Totals", "clock_time", "one_line"]
+__all__ = ["Totals", "clock_time", "eta_text", "one_line"]
 
 _SUBMITTING: Final = "submitting"
 _LOCKED_OUT: Final = "locked out"
@@ -53,10 +56,14 @@ class Totals:
     refused: int = 0
     held: int = 0
     all_read: bool = False
+    short_of_quota: str = ""
+    """Both figures, if the quota may not last."""
     waits_for: str = "starting"
     """What goes on, or what is waited for, in words."""
     waits_until_utc: float | None = None
     """When the wait ends, if that is known."""
+    paused: bool = False
+    """A person has told submits to wait, whatever else is waited for."""
 
     def add(self, event: Event) -> None:
         """Takes one event into account; those that change nothing here are passed over."""
@@ -71,10 +78,19 @@ class Totals:
         match event:
             case RunStarted():
                 self.resumed = event.resumed
+            case Controlled(command="pause"):
+                self.paused = True
+            case Controlled(command="resume" | "drain") | RunFinished():
+                self.paused = False
             case SourceProgress():
                 self.source, self.all_read = event.source, event.finished
                 self.position_bytes, self.size_bytes = event.position_bytes, event.size_bytes
                 self.read, self.invalid, self.duplicate = event.read, event.invalid, event.duplicate
+            case QuotaRead() if event.fits is False:
+                about = "" if event.exact else "about "
+                self.short_of_quota = (
+                    f"needs {about}{event.needed:,} ids, about {event.left:,} left of the quota"
+                )
             case ChunkAccepted():
                 self.accepted += event.record.ids
             case ChunkRefused():
@@ -146,6 +162,7 @@ class Totals:
             "refused": self.refused,
             "held": self.held,
             "waits_for": self.waits_for,
+            "paused": self.paused,
         }
 
 
@@ -157,3 +174,31 @@ def one_line(text: str) -> str:
 def clock_time(utc: float) -> str:
     """Gives a time of day as clocks where this runs show it."""
     return time.strftime("%H:%M:%S", time.localtime(utc))
+
+
+def eta_text(ahead: Eta | NoEta, now_utc: float) -> str:
+    """Says when, such as `in 20 min to 1.5 h (14:05 to 15:15)`, or that nobody can tell yet, and why."""
+    if isinstance(ahead, NoEta):
+        return f"at a time not known yet: {ahead.reason}"
+    low, high = (_span_text(max(0.0, utc - now_utc)) for utc in (ahead.low_utc, ahead.high_utc))
+    if high == low:
+        return f"in {high} ({_moment(ahead.high_utc, now_utc)})"
+    return f"in {low} to {high} ({_moment(ahead.low_utc, now_utc)} to {_moment(ahead.high_utc, now_utc)})"
+
+
+def _span_text(seconds: float) -> str:
+    """Gives a time in the unit that suits it, with two digits at most: nobody knows it better."""
+    for unit, size_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size_s:
+            return (
+                f"{seconds / size_s:.2g} {unit}"
+                if seconds < 100 * size_s
+                else f"{seconds / size_s:.0f} {unit}"
+            )
+    return f"{seconds:.0f} s"
+
+
+def _moment(utc: float, now_utc: float) -> str:
+    """Gives the time of day, with the date when it is not today."""
+    at, now = time.localtime(utc), time.localtime(now_utc)
+    return time.strftime("%H:%M" if at[:3] == now[:3] else "%Y-%m-%d %H:%M", at)

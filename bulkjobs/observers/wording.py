@@ -20,6 +20,8 @@ from bulkjobs.events import (
     ChunkSettled,
     ChunkSplit,
     ChunkStaysHeld,
+    Controlled,
+    ControlMissing,
     Event,
     JobChanged,
     LimitLearned,
@@ -27,12 +29,16 @@ from bulkjobs.events import (
     LockoutEnded,
     OneSubmitTries,
     PollFailed,
+    QuotaRead,
+    QuotaUnknown,
     ReconcileWaits,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
+    SessionOpened,
     SlotsFull,
     SourceProgress,
+    StateNotShared,
     Stopping,
     SubmitsPaused,
     SubmitsResumed,
@@ -78,7 +84,7 @@ _NOT_APPLIED: dict[Cause, Level] = {
 def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for each kind of event
     """Puts an event into words; None for those that only change figures."""
     match event:
-        case SourceProgress() | ChunkPlanned():
+        case SessionOpened() | SourceProgress() | ChunkPlanned():
             return None
         case RunStarted():
             return _started(event)
@@ -96,6 +102,8 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
             return Saying(level=Level.ERROR, text=text, repeats="held")
         case ChunkSplit() | BaselineMissing() | ReconcileWaits() | ChunkSettled() | ChunkStaysHeld():
             return _settling(event)
+        case QuotaRead() | QuotaUnknown():
+            return _quota(event)
         case AttemptNotApplied():
             return _not_applied(event)
         case LockedOut():
@@ -109,7 +117,10 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
         case SubmitsPaused() | OneSubmitTries() | SubmitsResumed():
             return _pausing(event)
         case LimitLearned():
-            text = f"The account takes fewer requests than --rate: {event.requests} in {event.window_s:g} s."
+            text = f"From now on at most {event.requests} requests go out in {event.window_s:g} s, as was learned."
+            return Saying(level=Level.WARN, text=text, repeats="limit")
+        case StateNotShared():
+            text = f"Other runs of this account are not taken into account: {_ended(event.reason)}"
             return Saying(level=Level.WARN, text=text)
         case SlotsFull():
             return Saying(
@@ -125,6 +136,8 @@ def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for 
             return Saying(level=Level.WARN, text=text, repeats="poll")
         case TokenRefreshed():
             return Saying(level=Level.INFO, text=f"A new access token is in use: {_ended(event.reason)}")
+        case Controlled() | ControlMissing():
+            return _control(event)
         case Stopping():
             return Saying(level=Level.ERROR, text=f"Stopping: {_ended(event.reason)} Nothing more is sent.")
         case RunFinished():
@@ -163,6 +176,23 @@ def _pausing(event: SubmitsPaused | OneSubmitTries | SubmitsResumed) -> Saying:
             assert_never(event)
 
 
+_COMMANDS: dict[str, str] = {
+    "pause": "Paused: nothing is submitted until `resume`. What is in flight is recorded",
+    "resume": "Submitting goes on",
+    "drain": "Told to drain",
+    "rate": "The limit of the account is {value} now",
+    "workers": "The number of workers is {value} now",
+}
+
+
+def _control(event: Controlled | ControlMissing) -> Saying:
+    if isinstance(event, ControlMissing):
+        text = f"`bulkjobs control` does not work for this session: {_ended(event.reason)}"
+        return Saying(level=Level.WARN, text=text)
+    text = _COMMANDS[event.command].format(value=event.value)
+    return Saying(level=Level.INFO, text=f"{text} ({event.origin}).")
+
+
 def _accepted(event: ChunkAccepted) -> Saying:
     record = event.record
     text = f"Chunk {record.chunk} is job {record.job_id}, {record.ids:,} ids, after {event.elapsed_s:.2f} s."
@@ -199,6 +229,27 @@ def _settling(
             return Saying(level=Level.ERROR, text=text, repeats="stays held")
         case _:
             assert_never(event)
+
+
+def _quota(event: QuotaRead | QuotaUnknown) -> Saying:
+    if isinstance(event, QuotaUnknown):
+        text = f"What is left of the quota cannot be read: {_ended(event.reason)} The run goes on without knowing."
+        return Saying(level=Level.WARN, text=text)
+    taken = f"{event.allocated:,} allotted, {event.consumed:,} used"
+    if event.undebited:
+        taken += f", {event.undebited:,} of this run perhaps not counted yet"
+    if event.allowance:
+        taken += f", {event.allowance:,} kept for what others may have used just now"
+    left = f"about {event.left:,} ids are left of the quota ({taken})"
+    needs = "an unknown number of ids" if event.needed is None else f"{event.needed:,} ids"
+    about = "" if event.exact or event.needed is None else "about "
+    if event.fits is False:
+        text = (
+            f"The quota may not last: this run needs {about}{needs}, and {left}. It goes on until the server "
+            f"refuses; have the quota raised, or stop it and give --spend-cap."
+        )
+        return Saying(level=Level.WARN, text=text)
+    return Saying(level=Level.INFO, text=f"This run needs {about}{needs}, and {left}.")
 
 
 def _not_applied(event: AttemptNotApplied) -> Saying:

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from bulkjobs.settings.options import OPTIONS, Option
 from bulkjobs.settings.settings import Settings, merge
-from bulkjobs.settings.values import Rate, Secret, parse_duration, parse_rate
+from bulkjobs.settings.values import MOST_WORKERS, Rate, Secret, default_pace, parse_duration, parse_rate
 
-__all__ = ["OPTIONS", "Option", "Rate", "Secret", "Settings", "merge", "parse_duration", "parse_rate"]
+__all__ = [
+    "MOST_WORKERS",
+    "OPTIONS",
+    "Option",
+    "Rate",
+    "Secret",
+    "Settings",
+    "default_pace",
+    "merge",
+    "parse_duration",
+    "parse_rate",
+]

@@ -15,6 +15,7 @@ from typing import Final
 from bulkjobs.errors import ConfigError
 from bulkjobs.settings.values import (
     DAY_S,
+    MOST_WORKERS,
     Rate,
     duration_text,
     parse_duration,
@@ -133,11 +134,14 @@ def _time(high_s: float) -> Kind:
     )
 
 
-def _rate(*words: str) -> Kind:
+def _rate(*words: str, auto: bool) -> Kind:
     return Kind(
-        may_be="N/TIME with N from 1 to 10,000,000 and TIME above 0 and up to 1d, such as 900/5m, or none",
+        may_be="N/TIME with N from 1 to 10,000,000 and TIME above 0 and up to 1d, such as 900/5m, or "
+        + ("auto, auto/TIME or none" if auto else "none"),
         parse=parse_rate,
-        holds=lambda value: value is None or isinstance(value, Rate) or value in words,
+        holds=lambda value: (
+            value is None or (isinstance(value, Rate) and auto >= value.auto) or value in words
+        ),
     )
 
 
@@ -214,7 +218,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--workers",
         field="workers",
-        kind=_count(1, 1024),
+        kind=_count(1, MOST_WORKERS),
         metavar="N",
         default="8",
         help="Requests in flight at most.",
@@ -222,10 +226,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--rate",
         field="rate",
-        kind=_rate(),
+        kind=_rate(auto=True),
         metavar="N/TIME",
         default="900/5m",
-        help="Requests the account may make in any such period; none for no limit.",
+        help="Requests the account may make in any such period; none for no limit, auto to find it out.",
     ),
     Option(
         name="--lockout",
@@ -238,7 +242,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="--pace",
         field="pace",
-        kind=_rate("default"),
+        kind=_rate("default", auto=False),
         metavar="N/TIME",
         default="4 times --rate, at least 10/1s",
         help="Short-term pace within --rate; none for as fast as the workers go.",
@@ -250,6 +254,26 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar="N",
         default="2",
         help="Unfinished jobs the server allows at a time; none for no cap.",
+    ),
+    Option(
+        name="--account",
+        field="account",
+        kind=_text("a name"),
+        metavar="NAME",
+        default="the client id, or the access token",
+        help="Name of the account, where several keys or tokens share one limit.",
+    ),
+    Option(
+        name="--state-dir",
+        field="state_dir",
+        kind=Kind(
+            may_be="a path, or none",
+            parse=lambda text: "none" if text.strip().lower() == "none" else _PATH.parse(text),
+            holds=lambda value: value in ("none", "default") or _PATH.holds(value),
+        ),
+        metavar="DIR",
+        default="~/.local/state/bulkjobs",
+        help="Where runs of one account on this machine share what it has used up; none to share nothing.",
     ),
     Option(
         name="--chunk-size",
@@ -318,11 +342,28 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Divide a chunk that is refused for bad ids until only they are left; each part is a job of its own.",
     ),
     Option(
+        name="--forecast",
+        off="--no-forecast",
+        field="forecast",
+        kind=_SWITCH,
+        metavar=None,
+        default="on",
+        help="Ask what is left of the quota before the first submission, and tell if it may not last.",
+    ),
+    Option(
+        name="--spend-cap",
+        field="spend_cap",
+        kind=_count(1, 999_999_999_999, none=True),
+        metavar="IDS",
+        default="none",
+        help="Most ids that may be accepted, held or in flight, over all sessions of the run.",
+    ),
+    Option(
         name="--poll",
         field="poll_s",
         kind=_time(DAY_S),
         metavar="TIME",
-        default="5s",
+        default="as the durations of jobs seen so far suggest",
         help="Least time between two questions after the state of one job.",
     ),
     Option(

@@ -16,13 +16,21 @@ from typing import Any, Final, Literal, Self
 
 from bulkjobs.errors import ConfigError
 from bulkjobs.settings.options import OPTIONS
-from bulkjobs.settings.values import MAX_COUNT, Rate, Secret, check_url, check_webhook, shown, visible
+from bulkjobs.settings.values import (
+    DEFAULT_RATE,
+    Rate,
+    Secret,
+    check_url,
+    check_webhook,
+    default_pace,
+    shown,
+    visible,
+)
 
 __all__ = ["Settings", "merge"]
 
 _CREDENTIALS: Final = ("access_token", "client_id", "client_secret")
 _CONFIG_NAME: Final = "bulkjobs.toml"
-_DEFAULT_RATE: Final = Rate(count=900, period_s=300.0)
 
 
 def merge(
@@ -113,10 +121,13 @@ class Settings:
     client_secret: Secret | None = None
     accept: Literal["json", "xml"] = "json"
     workers: int = 8
-    rate: Rate | None = _DEFAULT_RATE
+    rate: Rate | None = DEFAULT_RATE
     lockout_s: float | None = None
     pace: Rate | Literal["default"] | None = "default"
     max_active_jobs: int | None = 2
+    account: str | None = None
+    state_dir: Path | Literal["default", "none"] = "none"
+    """A program that embeds the library has nothing written outside the run directory unless it says so."""
     chunk_size: int | None = None
     dedupe: bool = True
     webhook: str | None = field(default=None, repr=False)
@@ -126,7 +137,9 @@ class Settings:
     settle_s: float = 600.0
     exclusive: bool = False
     bisect: bool = False
-    poll_s: float = 5.0
+    forecast: bool = True
+    spend_cap: int | None = None
+    poll_s: float | None = None
     request_timeout_s: float = 300.0
     connect_timeout_s: float = 30.0
     allow_http: bool = False
@@ -176,12 +189,7 @@ class Settings:
     @property
     def effective_pace(self) -> Rate | None:
         """Is the short-term pace in force: as given, else 4 times the mean rate and at least 10 a second."""
-        if self.pace != "default":
-            return self.pace
-        if self.rate is None:
-            return None
-        per_s = int(min(4 * self.rate.count / self.rate.period_s, MAX_COUNT))
-        return Rate(count=max(10, per_s), period_s=1.0)
+        return default_pace(self.rate) if self.pace == "default" else self.pace
 
     @property
     def effective_lockout_s(self) -> float:
@@ -189,6 +197,13 @@ class Settings:
         if self.lockout_s is not None:
             return self.lockout_s
         return self.rate.period_s if self.rate is not None else 300.0
+
+    @property
+    def account_name(self) -> str:
+        """Is what tells this account from others: the name given, the client id, or where the token comes from."""
+        token = "" if self.access_token is None else self.access_token.reveal()
+        file = "" if self.access_token_file is None else str(self.access_token_file.absolute())
+        return self.account or self.client_id or token or file
 
     def chunk_size_within(self, most: int) -> int:
         """Gives the ids for one request to an endpoint that takes `most`.

@@ -13,11 +13,14 @@ from bulkjobs.errors import ConfigError
 
 __all__ = [
     "DAY_S",
+    "DEFAULT_RATE",
     "MAX_COUNT",
+    "MOST_WORKERS",
     "Rate",
     "Secret",
     "check_url",
     "check_webhook",
+    "default_pace",
     "duration_text",
     "parse_duration",
     "parse_rate",
@@ -29,9 +32,10 @@ __all__ = [
 
 DAY_S: Final = 86_400.0
 MAX_COUNT: Final = 10_000_000
+MOST_WORKERS: Final = 1024
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _UNIT_S: Final = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S}
-_RATE: Final = re.compile(r"([0-9]{1,12})/(.+)")
+_RATE: Final = re.compile(r"([0-9]{1,12}|auto)(?:/(.+))?", re.IGNORECASE)
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _IN_BRACKETS: Final = re.compile(r"\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
 """An IPv6 address and nothing around it. Python passes over what others read otherwise, or refuse."""
@@ -88,6 +92,8 @@ class Rate:
 
     count: int
     period_s: float
+    auto: bool = False
+    """The count is only where to begin: it is to be found out how many there may be."""
 
     def __post_init__(self) -> None:
         if not whole(self.count, 1, MAX_COUNT) or not seconds(self.period_s, DAY_S):
@@ -116,7 +122,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_rate(text: str) -> Rate | None:
-    """Reads a rate such as `900/5m`, or `none`.
+    """Reads a rate such as `900/5m`, or `none`, or `auto`, or `auto/2s` for another period than five minutes.
 
     Returns:
         The rate; None when there is to be no limit.
@@ -127,9 +133,18 @@ def parse_rate(text: str) -> Rate | None:
     if text.strip().lower() == "none":
         return None
     match = _RATE.fullmatch(text.strip())
-    if match is None:
-        raise ConfigError(f"{shown(text)} is not a rate; it may be such as 900/5m, or none.")
-    return Rate(count=int(match[1]), period_s=parse_duration(match[2]))
+    auto = match is not None and match[1].lower() == "auto"
+    if match is None or (match[2] is None and not auto):
+        raise ConfigError(f"{shown(text)} is not a rate; it may be such as 900/5m, auto, or none.")
+    period_s = DEFAULT_RATE.period_s if match[2] is None else parse_duration(match[2])
+    return Rate(count=DEFAULT_RATE.count if auto else int(match[1]), period_s=period_s, auto=auto)
+
+
+def default_pace(rate: Rate | None) -> Rate | None:
+    """Gives the short-term pace within a rate: 4 times the mean and at least 10 a second; none without a rate."""
+    if rate is None:
+        return None
+    return Rate(count=max(10, int(min(4 * rate.count / rate.period_s, MAX_COUNT))), period_s=1.0)
 
 
 def shown(value: object) -> str:
@@ -231,3 +246,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _is_loopback(host: str) -> bool:
     address = _address(host)
     return address.is_loopback if address is not None else host.rstrip(".") == "localhost"
+
+
+DEFAULT_RATE: Final = Rate(count=900, period_s=300.0)
+"""A tenth below the 1,000 that a public client allows itself. The vendor publishes no figure."""

@@ -12,7 +12,7 @@ import json
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bulkjobs.simulator.messages import Kind, Refusal
 
@@ -129,7 +129,8 @@ class Throttle:
 
     def __init__(self, config: ServiceConfig) -> None:
         self._config = config
-        self._limit: Final = config.rate
+        self.limit = config.rate
+        """Is what is allowed now. A test may change it, as the vendor may; the window's length stays."""
         window_s = config.rate.window_s if config.rate else float("inf")  # not counted without a limit
         phase_s = config.fixed_window_phase_s
         self._count = SlidingCount(window_s) if phase_s is None else _FixedCount(window_s, phase_s)
@@ -145,7 +146,7 @@ class Throttle:
         Those that came during a lock-out are left out, the one that caused it is in. None without a limit,
         for then there is no window.
         """
-        return self._meter.peak if self._limit else None
+        return self._meter.peak if self.limit else None
 
     @property
     def locked_until(self) -> float:
@@ -163,10 +164,10 @@ class Throttle:
                 return True
             self._refuse_locked(now)
             return False
-        if self._limit is None or not counts:
+        if self.limit is None or not counts:
             return True
         self._meter.add(now)
-        if self._count.add(now) <= self._limit.count:
+        if self._count.add(now) <= self.limit.count:
             return True
         self.lock(now)
         return False

@@ -6,12 +6,14 @@ import asyncio
 import socket
 import struct
 import time
+from random import Random
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
 from bulkjobs.errors import ConfigError
+from bulkjobs.simulator.config import NOTHING, Span
 from bulkjobs.simulator.messages import SimReply, SimRequest, Wire
 from bulkjobs.simulator.routes import API, BOOKS, LOGIN
 from bulkjobs.simulator.service import Service
@@ -44,6 +46,8 @@ class SimulatorServer:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         speed: simulated seconds that pass in one real second.
+        transit: simulated seconds that a request is on its way, drawn for each. Only then does it come before the
+            service, to be counted; requests of different connections overtake each other.
 
     Raises:
         ConfigError: the speed is not above 0; on entering, the port or the books' file cannot be had.
@@ -56,6 +60,7 @@ class SimulatorServer:
         host: str = "127.0.0.1",
         port: int = 0,
         speed: float = 1.0,
+        transit: Span = NOTHING,
     ) -> None:
         if not 0 < speed < float("inf"):
             raise ConfigError(f"A speed of {speed} makes no sense; give a number above 0.")
@@ -63,6 +68,8 @@ class SimulatorServer:
         self._host = host
         self._port = port
         self._speed = speed
+        self._transit = transit
+        self._draw = Random(f"{config.seed if config else 0}/transit")  # noqa: S311 - repeatable on purpose
         self._service: Service | None = None
 
     async def __aenter__(self) -> Self:
@@ -135,6 +142,9 @@ class SimulatorServer:
             return web.Response()  # the client is gone: aiohttp has nobody to send this to
         if body is None:
             return _too_large()
+        if self._transit != NOTHING and not request.raw_path.startswith(BOOKS):
+            transit_s = self._draw.uniform(self._transit.min_s, self._transit.max_s)
+            await asyncio.sleep(transit_s / self._speed)
         reply = self.service.handle(_sim_request(request, body), self._now())
         if reply.delay_s:
             await asyncio.sleep(reply.delay_s / self._speed)

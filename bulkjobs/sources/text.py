@@ -78,7 +78,14 @@ class FileSource:
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Reads the file from its beginning. See `ports.Source`."""
         self.position_bytes = 0
-        file = await asyncio.to_thread(self._open)
+        opening = asyncio.get_running_loop().run_in_executor(None, self._open)
+        try:
+            file = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(
+                _close_opened
+            )  # the thread goes on, and nobody else would have the file
+            raise
         try:
             text: GzipText | None = None
             while stored := await asyncio.to_thread(self._read, file):
@@ -265,6 +272,11 @@ def _unpacker(name: str, beginning: bytes) -> GzipText | None:
         if beginning.startswith(signature):
             raise SourceError(f"{name} is {kind}, not text. Give its ids as text, plain or gzip.")
     return GzipText(name) if beginning.startswith(_GZIP) else None
+
+
+def _close_opened(opening: asyncio.Future[BinaryIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 async def _unpacked(text: GzipText, stored: bytes) -> AsyncGenerator[bytes, None]:

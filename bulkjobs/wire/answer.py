@@ -47,6 +47,7 @@ __all__ = [
     "parse_status",
     "parse_submission",
     "parse_token",
+    "read_answer",
 ]
 
 ANSWER_CAP_BYTES: Final[dict[RequestKind, int]] = {
@@ -55,6 +56,7 @@ ANSWER_CAP_BYTES: Final[dict[RequestKind, int]] = {
     RequestKind.STATUS: 64 * 1024,
     RequestKind.LOGIN: 64 * 1024,
     RequestKind.LIST: 1024 * 1024,  # 50 jobs of about 150 bytes, and plenty of room
+    RequestKind.USAGE: 1024 * 1024,  # a row for each API and day of a month at the very most
     RequestKind.RESULTS: 64 * 1024 * 1024,  # 10,000 contacts of some kilobytes at the very most
 }
 """How much of an answer is read, by what was asked."""
@@ -162,7 +164,7 @@ def parse_job_list(body: bytes) -> list[ListedJob] | ErrorAnswer:
     """
     if _EMPTY_LIST.fullmatch(body):
         return []
-    return _read(body, read_document, _job_list)
+    return read_answer(body, read_document, _job_list)
 
 
 def parse_error(body: bytes) -> ErrorAnswer | None:
@@ -216,14 +218,24 @@ _T = TypeVar("_T")
 
 
 def _parse(body: bytes, read: Callable[[Mapping[str, object]], _T]) -> _T | ErrorAnswer:
-    return _read(body, read_fields, read)
+    return read_answer(body, read_fields, read)
 
 
-def _read(
+def read_answer(
     body: bytes,
     open_up: Callable[[bytes], Mapping[str, object]],
     read: Callable[[Mapping[str, object]], _T],
 ) -> _T | ErrorAnswer:
+    """Reads an answer that may be an error.
+
+    Args:
+        body: the answer.
+        open_up: makes a document of it.
+        read: makes a value of the document; raises ValueError if it cannot.
+
+    Raises:
+        MalformedAnswer: one of these failed. The message says why and shows the first bytes.
+    """
     try:
         fields = open_up(body)
         error = _error(lowered(fields.items()))

@@ -26,6 +26,7 @@ __all__ = [
     "secrets_of",
     "status_request",
     "submit_request",
+    "usage_request",
 ]
 
 AnswerFormat = Literal["json", "xml"]
@@ -126,6 +127,24 @@ def list_request(
     query = f"period=day&start={first_day}&end={last_day}&page={page}&resultsPerPage={JOBS_PER_PAGE}"
     url = f"{base_url.rstrip('/')}/admin/jobs?{query}"
     return Request(kind=RequestKind.LIST, method="GET", url=url, headers=_common_headers(token, accept))
+
+
+def usage_request(*, base_url: str, month: str, token: str, accept: AnswerFormat) -> Request:
+    """Writes the request for what the account was allotted and has used in a month, which costs no quota.
+
+    Args:
+        base_url: as for `submit_request`.
+        month: as `2026-01`; which zone the server takes for its months is not known.
+        token: as for `submit_request`.
+        accept: as for `submit_request`.
+
+    Raises:
+        ConfigError: the token cannot stand in a header. The message does not show it.
+
+    Source: vendor article "[GET] - API Usage"; the quota period is typically one month.
+    """
+    url = f"{base_url.rstrip('/')}/admin/usage?period=month&start={month}&end={month}"
+    return Request(kind=RequestKind.USAGE, method="GET", url=url, headers=_common_headers(token, accept))
 
 
 def results_request(endpoint: Endpoint, *, base_url: str, job_id: JobId, token: str) -> Request:

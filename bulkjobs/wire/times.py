@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-__all__ = ["MAX_RETRY_AFTER_S", "parse_expiry", "parse_retry_after"]
+__all__ = ["MAX_RETRY_AFTER_S", "day_text", "parse_expiry", "parse_retry_after"]
 
 MAX_RETRY_AFTER_S: Final = 86_400.0
 """A server that asks for more than a day has made a mistake."""
@@ -86,3 +86,8 @@ def _unix_seconds(match: re.Match[str], *, year: int, hour: int) -> float | None
     except ValueError:  # no such day or hour
         return None
     return moment.timestamp()
+
+
+def day_text(utc: float, offset: int) -> str:
+    """Writes the day of a time, or one so many days later, as the job list takes it: `2026-01-31`."""
+    return (datetime.fromtimestamp(utc, UTC) + timedelta(days=offset)).strftime("%Y-%m-%d")

@@ -74,6 +74,7 @@ def try_control(control: Control) -> Findings:
 
 
 _SETTINGS: Final = Settings(
+    forecast=False,
     base_url=BASE_URL,
     login_url=LOGIN_URL,
     access_token=Secret(TOKEN),

@@ -13,6 +13,8 @@ ABOUT = {
     "controls": "engines broken on purpose, each of which must be found out",
     "power-loss": "the power goes behind every call of a session, and what the disk may hold is opened again",
     "disk-faults": "every call to the disk fails once, of a session on a real file system",
+    "strict": "the limit as a real server counts it, in real time, with slow answers and kills",
+    "scenarios": "thirty days against each server described in tests/scenarios, as a table",
     "fuzz": "hostile bytes against everything that reads them",
 }
 

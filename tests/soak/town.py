@@ -101,7 +101,8 @@ class Town:
 
     def start_anew(self) -> subprocess.Popen[bytes]:
         """Starts a session that loads everything itself."""
-        environ = {**self._environ, "PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT)}
+        state = {"XDG_STATE_HOME": str(self.folder / "state")}
+        environ = {**state, **self._environ, "PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT)}
         with (self.folder / "session.err").open("ab") as stderr:
             return subprocess.Popen(
                 [sys.executable, "-m", "bulkjobs", *self.command],

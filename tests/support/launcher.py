@@ -137,7 +137,7 @@ class Launcher:
         request = {
             "arguments": list(arguments),
             "folder": str(folder),
-            "environ": dict(environ),
+            "environ": {"XDG_STATE_HOME": str(folder / "state"), **environ},
             "stdin": str(stdin or os.devnull),
             "stdout": str(out),
             "stderr": str(folder / f"{name}.err"),

@@ -19,6 +19,7 @@ from support.simulated import BASE_URL, LOGIN_URL, TOKEN
 __all__ = ["SETTINGS", "Answers", "accept_all", "by_ids", "doctor", "run_with"]
 
 SETTINGS: Final = Settings(
+    forecast=False,
     base_url=BASE_URL,
     login_url=LOGIN_URL,
     access_token=Secret(TOKEN),

@@ -143,7 +143,7 @@ def crash_image(run_dir: Path, image: Path) -> None:
     for path in run_dir.iterdir():
         if path.is_dir():
             shutil.copytree(path, image / path.name)
-        elif not path.name.startswith(("ledger.", "lock")):
+        elif not path.name.startswith(("ledger.", "lock")) and not path.is_socket():
             shutil.copy(path, image / path.name)
 
 

@@ -1,0 +1,100 @@
+"""Joins the other runs of the account, or goes without them where nothing can be shared."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bulkjobs.errors import ConfigError
+from bulkjobs.events import StateNotShared
+from bulkjobs.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from bulkjobs.account.shared import SharedThrottle
+    from bulkjobs.events import Event
+    from bulkjobs.ports import Clock
+    from bulkjobs.settings import Settings
+
+__all__ = ["default_state_dir", "open_throttle"]
+
+_TRIES: Final = 20
+_BETWEEN_TRIES_S: Final = 0.25
+
+
+def default_state_dir() -> Path:
+    """Gives where runs share what they know of their accounts if they are not told.
+
+    Source: XDG Base Directory Specification, `XDG_STATE_HOME`.
+    """
+    above = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(above) if Path(above).is_absolute() else Path.home() / ".local" / "state") / "bulkjobs"
+
+
+@asynccontextmanager
+async def open_throttle(
+    settings: Settings, run_id: str, *, clock: Clock, emit: Callable[[Event], None]
+) -> AsyncIterator[Throttle]:
+    """Gives the account's throttle, in step with the other runs of the account for as long as the block lasts.
+
+    Where the default folder cannot be used the run goes on without the others, and says so.
+
+    Raises:
+        ConfigError: the folder that was given cannot be used.
+        LedgerError: what stands in it cannot be read or written.
+    """
+    try:
+        shared = None if settings.state_dir == "none" else await _join(settings, run_id, clock)
+    except ConfigError as error:
+        if settings.state_dir != "default":
+            raise
+        emit(StateNotShared(reason=str(error)))
+        shared = None
+    if shared is None:
+        yield Throttle(
+            rate=settings.rate,
+            lockout_s=settings.effective_lockout_s,
+            max_active_jobs=settings.max_active_jobs,
+        )
+        return
+    try:
+        yield shared
+    finally:
+        shared.leave(asyncio.get_running_loop().time())
+
+
+async def _join(settings: Settings, run_id: str, clock: Clock) -> SharedThrottle:
+    from bulkjobs.account.shared import SharedThrottle, axis_of  # noqa: PLC0415 - not every session needs it
+    from bulkjobs.account.store import AccountStore, Busy, folder_of  # noqa: PLC0415 - as above
+
+    state_dir = settings.state_dir if isinstance(settings.state_dir, Path) else default_state_dir()
+    folder = folder_of(state_dir.absolute(), settings.base_url, settings.account_name)
+    loop = asyncio.get_running_loop()
+    for _ in range(_TRIES):
+        store = None
+        try:
+            store = AccountStore(folder)
+            return SharedThrottle(
+                store,
+                run_id=run_id,
+                axis=axis_of(loop),
+                now=loop.time(),
+                clock=clock,
+                rate=settings.rate,
+                lockout_s=settings.effective_lockout_s,
+                max_active_jobs=settings.max_active_jobs,
+            )
+        except BaseException as error:
+            if store is not None:
+                store.close()
+            if not isinstance(error, Busy):
+                raise
+        await asyncio.sleep(_BETWEEN_TRIES_S)
+    raise ConfigError(
+        f"The state of the account {folder} is in use by a process that does not go on. Let it go on or end it, or "
+        "give another --state-dir, or none."
+    )

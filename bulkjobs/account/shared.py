@@ -1,0 +1,372 @@
+"""The account's throttle when other processes of this machine use the account as well.
+
+It is the controller of `throttle`, kept in step with the others through `store`: each operation first takes up what
+they did, then does its own part, and enters it, in one transaction. What cannot be entered at the moment, because
+another process is stopped in its turn, is done later; until then the others take the request for one in flight.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import orjson
+
+from bulkjobs.account.store import AccountStore, Busy
+from bulkjobs.errors import LedgerError
+from bulkjobs.throttle import Outcome, Throttle, Ticket, WaitUntil
+from bulkjobs.throttle.window import last_count
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable, Mapping
+
+    from bulkjobs.account.store import Turn
+    from bulkjobs.model import RequestKind
+    from bulkjobs.ports import Clock
+    from bulkjobs.settings import Rate
+    from bulkjobs.throttle import WaitForSlot
+
+__all__ = ["SharedThrottle", "axis_of"]
+
+_LOOK_AGAIN_S: Final = 0.25
+"""How soon a waiter hears of what another process did."""
+_CHECK_LIVES_S: Final = 1.0
+_KEPT_S: Final = 60.0
+"""How much longer than the longest window a request is kept, for a process that has not looked for long."""
+_AXES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, str]] = WeakKeyDictionary()
+
+
+def axis_of(loop: asyncio.AbstractEventLoop) -> str:
+    """Names the clock of an event loop: that of the machine since its start, or one that the loop has to itself."""
+    if abs(loop.time() - time.monotonic()) < 1.0:
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return f"boot at {round((time.time() - time.monotonic()) / 60.0)}"
+    return _AXES.setdefault(loop, uuid.uuid4().hex)
+
+
+class SharedThrottle(Throttle):
+    """Is the account's controller for one of several processes."""
+
+    def __init__(
+        self,
+        store: AccountStore,
+        *,
+        run_id: str,
+        axis: str,
+        now: float,
+        clock: Clock,
+        rate: Rate | None,
+        lockout_s: float,
+        max_active_jobs: int | None,
+    ) -> None:
+        """Joins the others. `restore` has to follow, with what the run's own ledger knows.
+
+        Args:
+            store: of the account; closed by `leave`.
+            run_id: of the run.
+            axis: names the clock of `now`.
+            now: the present on the loop's clock.
+            clock: wall clock.
+            rate: as for `Throttle`.
+            lockout_s: as for `Throttle`.
+            max_active_jobs: as for `Throttle`.
+
+        Raises:
+            ConfigError: the store cannot be used.
+            LedgerError: it cannot be read or written.
+            Busy: another process has been in its turn for too long.
+        """
+        super().__init__(rate=rate, lockout_s=lockout_s, max_active_jobs=max_active_jobs)
+        self._store = store
+        self._run_id = run_id
+        self._axis = axis
+        self._clock = clock
+        self._utc_offset = clock.utc() - now
+        self._counts = rate is not None or max_active_jobs is not None
+        self._seen = 0
+        self._state = ""
+        self._looked = now
+        self._pruned = now
+        self._others: set[int] = set()
+        self._others_jobs: set[str] = set()
+        self._limit_of_others: dict[str, Any] | None = None
+        self._pending: list[Callable[[Turn], None]] = []
+        self._broken: LedgerError | None = None
+        with store.turn() as turn:
+            self._join(turn, now)
+            self._end_turn(turn)
+
+    def _join(self, turn: Turn, now: float) -> None:
+        shift_s = 0.0
+        if turn.axis not in ("", self._axis):
+            shift_s = turn.utc_offset - self._utc_offset
+            turn.move_times(shift_s, now=now, grace_s=self._grace_s)
+        others = turn.sessions()
+        self._session = turn.add_session(self._run_id, None if self.rate is None else self.rate.period_s)
+        self._store.begin_session(self._session)
+        self._since = turn.since(self._run_id, now)
+        """What the run's ledger knows from then on is known here already."""
+        if turn.state is not None:
+            self.load(orjson.loads(turn.state), shift_s=shift_s)
+        self._take_up(turn, None, everything=True)
+        self._bury(turn, now)
+        if self._store.lost or (others and turn.axis != self._axis):
+            self.unknown_past(now)  # the machine stopped: what was entered last may be missing
+
+    def restore(
+        self,
+        now: float,
+        *,
+        history: Iterable[tuple[float, float | None]] = (),
+        locked_until: float | None = None,
+        suspect: bool = False,
+        learned_limit: int | None = None,
+        open_jobs: Iterable[str] = (),
+    ) -> None:
+        """Takes up what the ledger of the run knows beyond the store; see `Throttle.restore`."""
+        older = [(start, end) for start, end in history if start < self._since]
+        open_jobs = set(open_jobs)
+
+        def take_up(turn: Turn) -> None:
+            super(SharedThrottle, self).restore(
+                now,
+                history=older,
+                locked_until=locked_until,
+                suspect=suspect,
+                learned_limit=learned_limit,
+                open_jobs=open_jobs,
+            )
+            for start, end in older:
+                last = (now if end is None else min(now, max(start, end))) + self._grace_s
+                turn.add_past(self._session, ended=now, counted_until=last)
+            turn.keep_jobs(self._run_id, open_jobs, now)
+
+        self._do(take_up, now)
+
+    @property
+    def look_again_s(self) -> float:
+        """Is after how long another process may have done something."""
+        return _LOOK_AGAIN_S
+
+    @property
+    def may_send(self) -> bool:
+        """Tells whether a request admitted earlier may still begin: no lock-out has begun, here or elsewhere."""
+        if self._broken is None and self._store.changed:
+            self._do(None, None)
+        return self._broken is None and super().may_send
+
+    def admit(self, kind: RequestKind, now: float) -> Ticket | WaitUntil | WaitForSlot:
+        """Admits a request of a kind, or tells what it waits for.
+
+        Raises:
+            LedgerError: what the account has used up cannot be read or entered.
+        """
+        self._check()
+        if not self._counts and not self._pending and not self._store.changed:
+            return super().admit(kind, now)
+        admitted: Ticket | WaitUntil | WaitForSlot = WaitUntil(
+            now + _LOOK_AGAIN_S, "another process is busy with the account"
+        )
+
+        def enter(turn: Turn) -> None:
+            nonlocal admitted
+            admitted = super(SharedThrottle, self).admit(kind, now)
+            if isinstance(admitted, Ticket) and self._counts:
+                admitted.number = turn.begin_request(self._session, slot=admitted.holds_slot)
+
+        self._do(enter, now, later=False)
+        self._check()
+        return admitted
+
+    def set_rate(self, rate: Rate | None, now: float) -> None:
+        """Puts another limit in force, for this process: each goes by the limit that it was given."""
+
+        def put(turn: Turn) -> None:
+            super(SharedThrottle, self).set_rate(rate, now)
+            turn.set_window(self._session, None if rate is None else rate.period_s)
+
+        self._counts = self._counts or rate is not None
+        self._do(put, now)
+
+    def leave(self, now: float) -> None:
+        """Ends the session. Its open jobs no longer count: the server says when they take the slots."""
+
+        def go(turn: Turn) -> None:
+            turn.end_session(self._session, now)
+
+        self._do(go, now)
+        self._broken = LedgerError("The session has left the account.")
+        self._store.forget_session(self._session)
+        self._store.close()
+
+    # What happens to requests and jobs
+
+    def _ended(self, ticket: Ticket, now: float, outcome: Outcome, retry_after_s: float | None) -> None:
+        def enter(turn: Turn) -> None:
+            super(SharedThrottle, self)._ended(ticket, now, outcome, retry_after_s)
+            if ticket.number:
+                counted_until = last_count(now, outcome, self._grace_s)
+                turn.end_request(ticket.number, ended=now, counted_until=counted_until)
+
+        if self._counts or outcome is Outcome.THROTTLED or not self._lockout.is_open:
+            self._do(enter, now)
+        else:
+            super()._ended(ticket, now, outcome, retry_after_s)
+
+    def _slot_settled(self, ticket: Ticket) -> None:
+        def enter(turn: Turn) -> None:
+            super(SharedThrottle, self)._slot_settled(ticket)
+            if ticket.number:
+                turn.free_slot(ticket.number)
+
+        if self._counts:
+            self._do(enter, None)
+        else:
+            super()._slot_settled(ticket)
+
+    def _job_opened(self, job_id: str, now: float) -> None:
+        def enter(turn: Turn) -> None:
+            super(SharedThrottle, self)._job_opened(job_id, now)
+            turn.open_job(job_id, self._run_id, now)
+
+        if self._counts:
+            self._do(enter, now)
+        else:
+            super()._job_opened(job_id, now)
+
+    def job_closed(self, job_id: str) -> None:
+        """Frees the slot of a job that was seen to have ended; an unknown job frees none."""
+
+        def enter(turn: Turn) -> None:
+            super(SharedThrottle, self).job_closed(job_id)
+            turn.close_job(job_id, self._looked)
+
+        if self._counts:
+            self._do(enter, None)
+        else:
+            super().job_closed(job_id)
+
+    def slots_full(self, now: float, reason: str) -> None:
+        """Takes the server's word that no job more may be open."""
+        self._do(lambda _turn: super(SharedThrottle, self).slots_full(now, reason), now)
+
+    def jobs_listed(self, now: float, open_jobs: int) -> None:
+        """Takes how many jobs of the account the list shows as open, ours and others'."""
+        if self.slots_held_by_others_since is not None:
+            self._do(lambda _turn: super(SharedThrottle, self).jobs_listed(now, open_jobs), now)
+
+    # Keeping in step
+
+    def _do(self, operation: Callable[[Turn], None] | None, now: float | None, *, later: bool = True) -> None:
+        """Takes up what the others did, then does an operation; what cannot be entered now is done later.
+
+        It raises nothing: what it is told of has happened. Whoever wants to send is told, by `admit`.
+
+        Args:
+            operation: to be done; None to take up what the others did and no more.
+            now: the present; None where no check of the others is due.
+            later: an operation that cannot be done now is kept.
+        """
+        if self._broken is not None:
+            return
+        pending = [*self._pending, operation] if operation is not None else list(self._pending)
+        try:
+            with self._store.turn() as turn:
+                self._take_up(turn, now)
+                for each in pending:
+                    each(turn)
+                self._end_turn(turn)
+            self._pending.clear()
+        except Busy:
+            if operation is not None and later:
+                self._pending.append(operation)
+        except LedgerError as error:
+            self._broken = error
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+    def _take_up(self, turn: Turn, now: float | None, *, everything: bool = False) -> None:
+        if turn.change != self._seen or everything:
+            if turn.state is not None and turn.state != self._state and not everything:
+                self.load(orjson.loads(turn.state))
+            self._take_up_requests(turn, everything=everything)
+            for job_id, is_open, at in turn.jobs_of_others(self._run_id, self._seen):
+                self._mirror_job(job_id, at, is_open=bool(is_open))
+            self._others = turn.sessions() - {self._session}
+            self._seen = turn.change
+        if now is None or now - self._looked < _CHECK_LIVES_S:
+            return
+        if now - self._looked > _KEPT_S / 2:
+            self._miss_nothing(turn, now)
+        self._looked = now
+        self._utc_offset = self._clock.utc() - now
+        self._bury(turn, now)
+        self._prune(turn, now)
+
+    def _take_up_requests(self, turn: Turn, *, everything: bool) -> None:
+        since = -1 if everything else self._seen
+        for number, slot, ended, counted_until in turn.requests_of_others(self._session, since):
+            self.mirror(number, in_flight=ended is None, holds_slot=bool(slot), counted_until=counted_until)
+
+    def _mirror_job(self, job_id: str, at: float, *, is_open: bool) -> None:
+        (self._others_jobs.add if is_open else self._others_jobs.discard)(job_id)
+        self.mirror_job(job_id, at, is_open=is_open)
+
+    def _miss_nothing(self, turn: Turn, now: float) -> None:
+        """Takes up the end of what was removed meanwhile: this process has not looked for long."""
+        for number in self._others_in_flight | self._others_slots:
+            if not turn.has_request(number):
+                self.mirror(number, in_flight=False, holds_slot=False)
+        for job_id in list(self._others_jobs):
+            if not turn.has_job(job_id):
+                self._mirror_job(job_id, now, is_open=False)
+
+    def _bury(self, turn: Turn, now: float) -> None:
+        """Ends what sessions that were killed have left in flight. One of the answers may have been a throttle."""
+        for session in [number for number in self._others if not self._store.lives(number)]:
+            for number, ended in turn.left_behind(session):
+                if ended:
+                    self.mirror(number, in_flight=False, holds_slot=False)
+                else:
+                    self.died(number, now)
+                    counted_until = last_count(now, Outcome.UNKNOWN_END, self._grace_s)
+                    turn.end_request(number, ended=now, counted_until=counted_until)
+                turn.free_slot(number)
+            for job_id in turn.end_session(session, now):
+                self._mirror_job(job_id, now, is_open=False)
+            self._others.discard(session)
+            self._store.forget_session(session)
+
+    def _prune(self, turn: Turn, now: float) -> None:
+        """Removes what counts for nobody any more."""
+        longest_s = turn.longest_window_s() + _KEPT_S
+        if now - self._pruned >= longest_s / 4:
+            self._pruned = now
+            turn.prune(now - longest_s)
+
+    def _end_turn(self, turn: Turn) -> None:
+        state = orjson.dumps(self.state()).decode()
+        if turn.end(axis=self._axis, utc_offset=self._utc_offset, state=state):
+            self._seen = turn.next_change
+        self._state = state
+
+    def state(self) -> dict[str, Any]:
+        """Gives what is not about single requests and jobs; what this process does not keep is passed on."""
+        return {"limit": self._limit_of_others, **_known(super().state())}
+
+    def load(self, state: Mapping[str, Any], *, shift_s: float = 0.0) -> None:
+        """Takes up what `state` gave in another process."""
+        self._limit_of_others = state["limit"]
+        super().load(state, shift_s=shift_s)
+
+
+def _known(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if value is not None or name != "limit"}

@@ -1,0 +1,465 @@
+"""Runs of one account on one machine: what one uses up the other cannot use, and what one learns the other knows."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bulkjobs.account.shared import SharedThrottle, axis_of
+from bulkjobs.account.store import AccountStore, Busy, folder_of
+from bulkjobs.errors import ConfigError, LedgerError
+from bulkjobs.model import RequestKind
+from bulkjobs.settings import Rate
+from bulkjobs.testing import run_virtual
+from bulkjobs.throttle import GRACE_S, Outcome, Ticket, WaitForSlot, WaitUntil
+
+SUBMIT, STATUS = RequestKind.SUBMIT, RequestKind.STATUS
+ANSWERED, NOT_SENT, UNKNOWN_END, THROTTLED = (
+    Outcome.ANSWERED,
+    Outcome.NOT_SENT,
+    Outcome.UNKNOWN_END,
+    Outcome.THROTTLED,
+)
+W = 16.0
+UTC = 1_700_000_000.0
+
+
+class WallClock:
+    """Shows what it is told."""
+
+    def __init__(self, at: float = UTC) -> None:
+        self.at = at
+
+    def utc(self) -> float:
+        return self.at
+
+
+class Machine:
+    """Has processes of one account on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.boot = "first"
+        self.clock = WallClock()
+        self.runs = 0
+
+    def run(
+        self,
+        now: float = 0.0,
+        *,
+        limit: int | None = 4,
+        slots: int | None = None,
+        run_id: str | None = None,
+        restore: bool = True,
+    ) -> SharedThrottle:
+        self.runs += 1
+        throttle = SharedThrottle(
+            AccountStore(self.folder),
+            run_id=run_id or f"run {self.runs}",
+            axis=self.boot,
+            now=now,
+            clock=self.clock,
+            rate=None if limit is None else Rate(count=limit, period_s=W),
+            lockout_s=W,
+            max_active_jobs=slots,
+        )
+        if restore:
+            throttle.restore(now)
+        return throttle
+
+    def kill(self, throttle: SharedThrottle) -> None:
+        """Ends a process without a word: its files are closed, and nothing else happens."""
+        throttle._store.close()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "account")
+
+
+def start(throttle: SharedThrottle, now: float, kind: RequestKind = STATUS) -> Ticket:
+    ticket = throttle.admit(kind, now)
+    assert isinstance(ticket, Ticket), ticket
+    return ticket
+
+
+def use(throttle: SharedThrottle, now: float, times: int = 1) -> None:
+    for _ in range(times):
+        throttle.ended(start(throttle, now), now, ANSWERED)
+
+
+# --- the window ---
+
+
+def test_what_one_run_has_used_up_another_cannot_use(machine: Machine) -> None:
+    first, second = machine.run(), machine.run()
+    use(first, 1.0, 2)
+    use(second, 2.0, 2)
+    for throttle in (first, second):
+        assert throttle.admit(STATUS, 3.0) == WaitUntil(1.0 + W, "the window is used up")
+    use(second, 1.0 + W)
+
+
+def test_a_request_in_flight_in_one_run_holds_its_token_in_the_other(machine: Machine) -> None:
+    first, second = machine.run(limit=1), machine.run(limit=1)
+    ticket = start(first, 0.0)
+    assert isinstance(second.admit(STATUS, 100.0), WaitUntil)
+    first.ended(ticket, 100.0, NOT_SENT)
+    use(second, 100.0)
+
+
+def test_a_run_that_begins_later_knows_what_went_before(machine: Machine) -> None:
+    use(machine.run(), 1.0, 4)
+    assert machine.run(2.0).admit(STATUS, 2.0) == WaitUntil(1.0 + W, "the window is used up")
+
+
+def test_each_run_goes_by_its_own_limit_over_what_all_have_sent(machine: Machine) -> None:
+    modest, bold = machine.run(limit=2), machine.run(limit=6)
+    use(bold, 0.0, 3)
+    assert isinstance(modest.admit(STATUS, 1.0), WaitUntil)
+    use(bold, 1.0, 3)
+    assert isinstance(bold.admit(STATUS, 1.0), WaitUntil)
+
+
+def test_a_session_that_goes_on_counts_nothing_twice(machine: Machine) -> None:
+    first = machine.run(run_id="the run")
+    use(first, 1.0, 2)
+    first.leave(1.0)
+    again = machine.run(2.0, run_id="the run", restore=False)
+    again.restore(2.0, history=[(1.0, 1.0), (1.0, 1.0)])
+    use(again, 2.0, 2)
+    assert isinstance(again.admit(STATUS, 2.0), WaitUntil)
+
+
+def test_what_the_ledger_knows_from_before_the_store_counts_for_all(machine: Machine) -> None:
+    first = machine.run(10.0, restore=False)
+    first.restore(10.0, history=[(8.0, 9.0), (9.0, None)])
+    second = machine.run(10.0)
+    use(second, 10.0, 2)
+    for throttle in (first, second):
+        assert throttle.admit(STATUS, 11.0) == WaitUntil(10.0 + W, "the window is used up")
+    use(second, 10.0 + W, 2)
+    assert second.admit(STATUS, 10.0 + W) == WaitUntil(9.0 + GRACE_S + W, "the window is used up")
+
+
+# --- processes that are killed ---
+
+
+def test_what_a_killed_process_had_in_flight_counts_as_sent_when_its_end_is_noticed(machine: Machine) -> None:
+    killed, left = machine.run(limit=1), machine.run(limit=1)
+    start(killed, 0.0)
+    machine.kill(killed)
+    assert isinstance(left.admit(STATUS, 50.0), WaitUntil)
+    assert isinstance(left.admit(STATUS, 50.0 + W + GRACE_S - 0.1), WaitUntil)
+    assert isinstance(left.admit(STATUS, 50.0 + W + GRACE_S), Ticket)
+
+
+def test_after_a_kill_one_request_finds_out_whether_there_is_a_lock_out(machine: Machine) -> None:
+    killed, left = machine.run(), machine.run()
+    start(killed, 0.0)
+    machine.kill(killed)
+    probe = start(left, 50.0)
+    assert isinstance(left.admit(STATUS, 50.0), WaitUntil)
+    left.ended(probe, 51.0, ANSWERED)
+    use(left, 51.0)
+
+
+def test_a_process_that_was_killed_with_nothing_in_flight_leaves_no_doubt(machine: Machine) -> None:
+    killed, left = machine.run(), machine.run()
+    use(killed, 0.0)
+    machine.kill(killed)
+    for _ in range(2):
+        start(left, 50.0)
+
+
+def test_the_slot_of_a_submit_that_died_is_free_and_so_are_those_of_its_jobs(machine: Machine) -> None:
+    killed, left = machine.run(limit=9, slots=2), machine.run(limit=9, slots=2)
+    ticket = start(killed, 0.0, SUBMIT)
+    killed.ended(ticket, 0.0, ANSWERED)
+    killed.job_opened(ticket, "its job", 0.0)
+    start(killed, 0.0, SUBMIT)
+    assert isinstance(left.admit(SUBMIT, 0.5), WaitForSlot)
+    machine.kill(killed)
+    use(left, 50.0, 2)
+    for _ in range(2):
+        start(left, 50.0, SUBMIT)
+    assert isinstance(left.admit(SUBMIT, 50.0), WaitForSlot)
+
+
+def test_a_process_that_looks_away_for_long_misses_nothing(machine: Machine) -> None:
+    away, busy = machine.run(limit=2, slots=3), machine.run(limit=2, slots=3)
+    ticket = start(busy, 0.0, SUBMIT)
+    assert isinstance(away.admit(SUBMIT, 0.0), Ticket)
+    busy.ended(ticket, 1.0, ANSWERED)
+    busy.job_opened(ticket, "a job", 1.0)
+    assert away.admit(STATUS, 2.0)
+    busy.job_closed("a job")
+    for minute in range(1, 20):
+        use(busy, 60.0 * minute)
+    assert busy._store.turn  # the rows of the first minute are gone
+    assert isinstance(away.admit(SUBMIT, 2_000.0), Ticket)
+
+
+# --- lock-out, limit, slots ---
+
+
+def test_a_lock_out_of_one_run_closes_the_others_at_once(machine: Machine) -> None:
+    first, second = machine.run(), machine.run()
+    admitted = start(second, 0.0)
+    first.ended(start(first, 0.0), 1.0, THROTTLED)
+    assert not second.may_send
+    assert isinstance(second.admit(STATUS, 2.0), WaitUntil)
+    second.ended(admitted, 3.0, NOT_SENT)
+    assert second.locked_out
+    until = second.locked_until
+    assert until == first.locked_until == 1.0 + W * 1.03
+    probe = start(second, until)
+    assert isinstance(first.admit(STATUS, until), WaitUntil), "there is one probe for all"
+    second.ended(probe, until, ANSWERED)
+    use(first, until)
+
+
+def test_without_a_limit_lock_outs_are_shared_all_the_same(machine: Machine) -> None:
+    first, second = machine.run(limit=None), machine.run(limit=None)
+    start(second, 0.0)
+    first.ended(start(first, 0.0), 1.0, THROTTLED)
+    assert not second.may_send
+    assert isinstance(second.admit(STATUS, 2.0), WaitUntil)
+
+
+def test_a_limit_that_was_learned_holds_for_the_others_and_those_to_come(machine: Machine) -> None:
+    first, second = machine.run(limit=100), machine.run(limit=100)
+    use(first, 0.0, 20)
+    use(second, 0.0, 20)
+    first.ended(start(first, 0.0), 0.0, THROTTLED)
+    assert first.limit == 20
+    second.admit(STATUS, 1.0)
+    assert second.limit == 20
+    first.leave(1.0)
+    second.leave(1.0)
+    assert machine.run(1_000.0, limit=100).limit == 20
+
+
+def test_a_run_without_a_limit_does_not_forget_what_others_learned(machine: Machine) -> None:
+    first, unlimited = machine.run(limit=100), machine.run(limit=None)
+    use(first, 0.0, 20)
+    first.ended(start(first, 0.0), 0.0, THROTTLED)
+    unlimited.admit(STATUS, 1.0)
+    unlimited.ended(start(unlimited, 500.0), 500.0, ANSWERED)
+    assert machine.run(501.0, limit=100).limit == 10
+
+
+def test_open_jobs_take_slots_from_all_until_they_are_seen_to_have_ended(machine: Machine) -> None:
+    first, second = machine.run(slots=1), machine.run(slots=1)
+    ticket = start(first, 0.0, SUBMIT)
+    assert isinstance(second.admit(SUBMIT, 0.0), WaitForSlot)
+    first.ended(ticket, 0.0, ANSWERED)
+    first.job_opened(ticket, "a job", 0.0)
+    assert isinstance(second.admit(SUBMIT, 0.0), WaitForSlot)
+    first.job_closed("a job")
+    assert isinstance(second.admit(SUBMIT, 1.0), Ticket)
+
+
+def test_a_submit_that_made_no_job_frees_its_slot_for_all(machine: Machine) -> None:
+    first, second = machine.run(slots=1), machine.run(slots=1)
+    ticket = start(first, 0.0, SUBMIT)
+    first.ended(ticket, 0.0, ANSWERED)
+    assert isinstance(second.admit(SUBMIT, 0.0), WaitForSlot)
+    first.slot_settled(ticket)
+    assert isinstance(second.admit(SUBMIT, 0.0), Ticket)
+
+
+def test_the_jobs_of_a_run_that_ends_leave_their_slots_to_the_server_to_count(machine: Machine) -> None:
+    first, second = machine.run(slots=1), machine.run(slots=1)
+    ticket = start(first, 0.0, SUBMIT)
+    first.ended(ticket, 0.0, ANSWERED)
+    first.job_opened(ticket, "a job", 0.0)
+    first.leave(1.0)
+    assert isinstance(second.admit(SUBMIT, 2.0), Ticket)
+
+
+def test_a_resumed_run_holds_the_slots_of_the_jobs_in_its_ledger_and_of_no_others(machine: Machine) -> None:
+    first = machine.run(slots=3, run_id="the run")
+    for name in ("open", "ended meanwhile"):
+        ticket = start(first, 0.0, SUBMIT)
+        first.ended(ticket, 0.0, ANSWERED)
+        first.job_opened(ticket, name, 0.0)
+    machine.kill(first)
+    other = machine.run(50.0, slots=3)
+    again = machine.run(50.0, slots=3, run_id="the run", restore=False)
+    again.restore(50.0, open_jobs=["open"])
+    for _ in range(2):
+        start(other, 50.0, SUBMIT)
+    assert isinstance(other.admit(SUBMIT, 50.0), WaitForSlot)
+
+
+# --- the machine ---
+
+
+def test_after_a_restart_of_the_machine_times_are_moved_by_the_wall_clock(machine: Machine) -> None:
+    first = machine.run(1_000.0, limit=3)
+    use(first, 1_000.0, 2)
+    first.ended(start(first, 1_000.0), 1_000.0, THROTTLED)
+    first.leave(1_000.0)
+    machine.boot, machine.clock.at = "second", UTC + 10.0
+    again = machine.run(5.0, limit=3)
+    assert again.locked_until == pytest.approx(5.0 - 10.0 + W * 1.03)
+    assert again.limit == 1
+
+
+def test_after_a_power_failure_the_last_window_counts_as_full(machine: Machine) -> None:
+    machine.kill(machine.run(1_000.0))
+    machine.boot, machine.clock.at = "second", UTC + 2.0
+    again = machine.run(5.0)
+    assert again.admit(STATUS, 5.0) == WaitUntil(5.0 + W, "the window is used up")
+
+
+def test_a_damaged_store_is_put_aside_and_the_last_window_counts_as_full(machine: Machine) -> None:
+    machine.run().leave(0.0)
+    (machine.folder / "account.db").write_bytes(b"this is no database" * 100)
+    again = machine.run(5.0)
+    assert again.admit(STATUS, 5.0) == WaitUntil(5.0 + W, "the window is used up")
+    assert (machine.folder / "account.db.damaged").exists()
+
+
+def test_nobody_else_can_read_it(machine: Machine) -> None:
+    os.umask(0o000)
+    try:
+        machine.run()
+    finally:
+        os.umask(0o022)
+    assert machine.folder.stat().st_mode & 0o777 == 0o700
+    for path in machine.folder.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_store_of_another_format_is_refused(machine: Machine) -> None:
+    machine.run().leave(0.0)
+    with sqlite3.connect(machine.folder / "account.db") as database:
+        database.execute("PRAGMA user_version = 2")
+    with pytest.raises(ConfigError, match="has format 2"):
+        machine.run()
+
+
+def test_a_folder_that_cannot_be_made_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(ConfigError, match="--state-dir"):
+        AccountStore(tmp_path / "a file" / "state")
+
+
+def test_the_folder_of_an_account_does_not_tell_its_token(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "https://host/api", "a-secret-token")
+    assert "secret" not in str(folder)
+    assert folder != folder_of(tmp_path, "https://other/api", "a-secret-token")
+    assert folder != folder_of(tmp_path, "https://host/api", "another-token")
+
+
+@pytest.fixture
+def stopped_in_its_turn(machine: Machine) -> Iterator[sqlite3.Connection]:
+    """Another process that does not go on in the middle of its turn."""
+    machine.run().leave(0.0)
+    database = sqlite3.connect(machine.folder / "account.db", isolation_level=None)
+    yield database
+    database.close()
+
+
+def test_while_another_process_does_not_go_on_nothing_is_admitted_and_nothing_is_forgotten(
+    machine: Machine, stopped_in_its_turn: sqlite3.Connection
+) -> None:
+    first, second = machine.run(limit=1), machine.run(limit=1)
+    ticket = start(first, 0.0)
+    stopped_in_its_turn.execute("BEGIN IMMEDIATE")
+    first.ended(ticket, 1.0, ANSWERED)
+    assert first.admit(STATUS, 1.0) == WaitUntil(1.25, "another process is busy with the account")
+    with pytest.raises(Busy):
+        machine.run()
+    stopped_in_its_turn.execute("ROLLBACK")
+    assert second.admit(STATUS, 2.0) == WaitUntil(float("inf"), "the window is used up")
+    assert first.admit(STATUS, 2.0) == WaitUntil(1.0 + W, "the window is used up")
+    assert second.admit(STATUS, 2.0) == WaitUntil(1.0 + W, "the window is used up")
+
+
+def test_a_store_that_breaks_stops_sending_and_says_what_to_do(
+    machine: Machine, stopped_in_its_turn: sqlite3.Connection
+) -> None:
+    throttle = machine.run()
+    ticket = start(throttle, 0.0)
+    stopped_in_its_turn.execute("DROP TABLE request")
+    throttle.ended(ticket, 1.0, ANSWERED)
+    assert not throttle.may_send
+    with pytest.raises(LedgerError, match="--state-dir"):
+        throttle.admit(STATUS, 2.0)
+
+
+def test_what_ends_after_the_session_has_left_disturbs_nobody(machine: Machine) -> None:
+    throttle = machine.run()
+    ticket = start(throttle, 0.0)
+    throttle.leave(1.0)
+    throttle.ended(ticket, 2.0, ANSWERED)
+    assert not throttle.may_send
+    with pytest.raises(LedgerError, match="has left"):
+        throttle.admit(STATUS, 3.0)
+
+
+def test_loops_on_the_clock_of_the_machine_share_an_axis_and_others_have_one_of_their_own() -> None:
+    async def axes() -> tuple[str, str]:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        return axis_of(loop), axis_of(loop)
+
+    import asyncio
+
+    first, second = asyncio.run(axes()), asyncio.run(axes())
+    assert first == second
+    virtual, other = run_virtual(axes()), run_virtual(axes())
+    assert virtual[0] == virtual[1]
+    assert len({first[0], virtual[0], other[0]}) == 3
+
+
+# --- as a property ---
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), limit=st.integers(1, 5), processes=st.integers(2, 3))
+def test_whatever_processes_do_and_die_of_no_window_of_the_server_holds_more_than_the_limit(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, limit: int, processes: int
+) -> None:
+    """Requests take effect at the worst moment between start and end; those of a killed process within the grace."""
+    draw = random.Random(seed)
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    live = [machine.run(limit=limit) for _ in range(processes)]
+    flying: list[tuple[SharedThrottle, Ticket, float]] = []
+    counted: list[float] = []
+    now = 0.0
+    with ExitStack() as stack:
+        for _ in range(120):
+            now += draw.choice([0.0, 0.0, 0.25, 1.0, W / limit])
+            actor = draw.choice(live)
+            action = draw.random()
+            if action < 0.6:
+                ticket = actor.admit(STATUS, now)
+                if isinstance(ticket, Ticket):
+                    flying.append((actor, ticket, now))
+            elif action < 0.9 and flying:
+                owner, ticket, begun = flying.pop(draw.randrange(len(flying)))
+                counted.append(draw.choice([begun, now]))
+                owner.ended(ticket, now, ANSWERED)
+            elif action > 0.97:
+                machine.kill(actor)
+                live[live.index(actor)] = machine.run(now, limit=limit)
+                counted += [draw.choice([begun, now]) for owner, _, begun in flying if owner is actor]
+                flying = [each for each in flying if each[0] is not actor]
+        for throttle in live:
+            stack.callback(throttle.leave, now)
+    counted.sort()
+    fullest = max((sum(first <= each < first + W for each in counted) for first in counted), default=0)
+    assert fullest <= limit
