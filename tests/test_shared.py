@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -397,6 +400,56 @@ def test_a_store_that_breaks_stops_sending_and_says_what_to_do(
     assert not throttle.may_send
     with pytest.raises(LedgerError, match="--state-dir"):
         throttle.admit(STATUS, 2.0)
+
+
+def test_a_store_that_is_overwritten_under_a_run_stops_sending_and_says_what_to_do(machine: Machine) -> None:
+    throttle = machine.run()
+    use(throttle, 0.0)
+    for path in machine.folder.glob("account.db*"):
+        with path.open("r+b") as file:
+            file.write(b"x" * path.stat().st_size)
+    with pytest.raises(LedgerError, match="--state-dir"):
+        throttle.admit(STATUS, 1.0)
+
+
+@pytest.mark.parametrize("removed", ["account.db", "sessions/1"])
+def test_a_store_that_is_removed_under_a_run_stops_it_because_others_would_begin_another(
+    machine: Machine, removed: str
+) -> None:
+    throttle = machine.run()
+    use(throttle, 0.0)
+    (machine.folder / removed).unlink()
+    with pytest.raises(LedgerError, match="was removed or replaced"):
+        throttle.admit(STATUS, 1.0)
+    assert not throttle.may_send
+    throttle.leave(1.0)
+    use(machine.run(), 1.0)
+
+
+def test_a_second_run_of_the_same_process_does_not_drop_the_locks_of_the_first(machine: Machine) -> None:
+    first = machine.run(limit=2)
+    machine.run(limit=2)
+    code = (
+        "import sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], timeout=0)\n"
+        "database.execute('PRAGMA locking_mode = EXCLUSIVE')\n"
+        "database.execute('PRAGMA journal_mode = DELETE')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(machine.folder / "account.db")], capture_output=True, check=False
+    )
+    assert b"locked" in done.stderr
+    use(first, 1.0)
+
+
+def test_a_store_that_another_process_is_opening_is_waited_for(machine: Machine) -> None:
+    machine.run().leave(0.0)
+    opening = os.open(machine.folder / "sessions", os.O_RDONLY)
+    fcntl.flock(opening, fcntl.LOCK_EX)
+    with pytest.raises(Busy):
+        machine.run()
+    os.close(opening)
+    use(machine.run(), 0.0)
 
 
 def test_what_ends_after_the_session_has_left_disturbs_nobody(machine: Machine) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Mapping
 
-    from bulkjobs.account.store import Turn
+    from bulkjobs.account.turn import Turn
     from bulkjobs.model import RequestKind
     from bulkjobs.ports import Clock
     from bulkjobs.settings import Rate
