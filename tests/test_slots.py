@@ -16,7 +16,7 @@ from bulkjobs.simulator import Limit, ServiceConfig, Span
 
 RATE = Rate(count=900, period_s=300.0)
 DRAWS: dict[str, tuple[Draw, float]] = {
-    "1 s": (lambda _: 1.0, 900.0),
+    "1 s": (lambda _: 1.0, 1_200.0),
     "10 s": (lambda _: 10.0, 2_000.0),
     "60 s": (lambda _: 60.0, 6_000.0),
     "54 to 66 s": (lambda source: source.uniform(54.0, 66.0), 6_000.0),
