@@ -97,6 +97,8 @@ class SharedThrottle(Throttle):
         self._others_jobs: set[str] = set()
         self._limit_of_others: dict[str, Any] | None = None
         self._pending: list[Callable[[Turn], None]] = []
+        self._behind = False
+        """What others did could not be taken up, or what happened here not entered."""
         self._broken: LedgerError | None = None
         with store.turn() as turn:
             self._join(turn, now)
@@ -165,9 +167,10 @@ class SharedThrottle(Throttle):
     @property
     def may_send(self) -> bool:
         """Tells whether a request admitted earlier may still begin: no lock-out has begun, here or elsewhere."""
-        if self._broken is None and self._store.changed:
+        if self._behind or self._store.changed:
             self._do(None, None)
-        return self._broken is None and super().may_send
+        # While this process is behind, a lock-out may be among what it does not know.
+        return self._broken is None and not self._behind and super().may_send
 
     def admit(self, kind: RequestKind, now: float) -> Ticket | WaitUntil | WaitForSlot:
         """Admits a request of a kind, or tells what it waits for.
@@ -176,7 +179,7 @@ class SharedThrottle(Throttle):
             LedgerError: what the account has used up cannot be read or entered.
         """
         self._check()
-        if not self._counts and not self._pending and not self._store.changed:
+        if not self._counts and self._lockout.is_open and not self._behind and not self._store.changed:
             return super().admit(kind, now)
         admitted: Ticket | WaitUntil | WaitForSlot = WaitUntil(
             now + _LOOK_AGAIN_S, "another process is busy with the account"
@@ -185,7 +188,8 @@ class SharedThrottle(Throttle):
         def enter(turn: Turn) -> None:
             nonlocal admitted
             admitted = super(SharedThrottle, self).admit(kind, now)
-            if isinstance(admitted, Ticket) and self._counts:
+            # The others must hear of a probe even where nothing is counted: they wait for its end.
+            if isinstance(admitted, Ticket) and (self._counts or not self._lockout.is_open):
                 admitted.number = turn.begin_request(self._session, slot=admitted.holds_slot)
 
         self._do(enter, now, later=False)
@@ -194,8 +198,10 @@ class SharedThrottle(Throttle):
 
     def set_rate(self, rate: Rate | None, now: float) -> None:
         """Puts another limit in force, for this process: each goes by the limit that it was given."""
+        super().set_rate(rate, now)
 
         def put(turn: Turn) -> None:
+            # Once more: what others had learned until now was taken up first, and is to be forgotten as well.
             super(SharedThrottle, self).set_rate(rate, now)
             turn.set_window(self._session, None if rate is None else rate.period_s)
 
@@ -203,9 +209,16 @@ class SharedThrottle(Throttle):
         self._do(put, now)
 
     def leave(self, now: float) -> None:
-        """Ends the session. Its open jobs no longer count: the server says when they take the slots."""
+        """Ends the session. Its open jobs no longer count: the server says when they take the slots.
+
+        What is still in flight counts as sent, because nobody would enter its end.
+        """
 
         def go(turn: Turn) -> None:
+            left = [number for number, ended in turn.left_behind(self._session) if not ended]
+            self._in_flight -= len(left)
+            self._others_in_flight.update(left)
+            self._end_what_is_left(turn, self._session, now)
             turn.end_session(self._session, now)
 
         self._do(go, now)
@@ -222,7 +235,7 @@ class SharedThrottle(Throttle):
                 counted_until = last_count(now, outcome, self._grace_s)
                 turn.end_request(ticket.number, ended=now, counted_until=counted_until)
 
-        if self._counts or outcome is Outcome.THROTTLED or not self._lockout.is_open:
+        if self._counts or ticket.number or outcome is Outcome.THROTTLED or not self._lockout.is_open:
             self._do(enter, now)
         else:
             super()._ended(ticket, now, outcome, retry_after_s)
@@ -233,7 +246,7 @@ class SharedThrottle(Throttle):
             if ticket.number:
                 turn.free_slot(ticket.number)
 
-        if self._counts:
+        if self._counts or ticket.number:
             self._do(enter, None)
         else:
             super()._slot_settled(ticket)
@@ -291,7 +304,9 @@ class SharedThrottle(Throttle):
                     each(turn)
                 self._end_turn(turn)
             self._pending.clear()
+            self._behind = False
         except Busy:
+            self._behind = True
             if operation is not None and later:
                 self._pending.append(operation)
         except LedgerError as error:
@@ -340,18 +355,21 @@ class SharedThrottle(Throttle):
     def _bury(self, turn: Turn, now: float) -> None:
         """Ends what sessions that were killed have left in flight. One of the answers may have been a throttle."""
         for session in [number for number in self._others if not self._store.lives(number)]:
-            for number, ended in turn.left_behind(session):
-                if ended:
-                    self.mirror(number, in_flight=False, holds_slot=False)
-                else:
-                    self.died(number, now)
-                    counted_until = last_count(now, Outcome.UNKNOWN_END, self._grace_s)
-                    turn.end_request(number, ended=now, counted_until=counted_until)
-                turn.free_slot(number)
+            self._end_what_is_left(turn, session, now)
             for job_id in turn.end_session(session, now):
                 self._mirror_job(job_id, now, is_open=False)
             self._others.discard(session)
             self._store.forget_session(session)
+
+    def _end_what_is_left(self, turn: Turn, session: int, now: float) -> None:
+        for number, ended in turn.left_behind(session):
+            if ended:
+                self.mirror(number, in_flight=False, holds_slot=False)
+            else:
+                self.died(number, now)
+                counted_until = last_count(now, Outcome.UNKNOWN_END, self._grace_s)
+                turn.end_request(number, ended=now, counted_until=counted_until)
+            turn.free_slot(number)
 
     def _prune(self, turn: Turn, now: float) -> None:
         """Removes what counts for nobody any more."""

@@ -113,7 +113,13 @@ class AccountStore:
         self._sessions = folder / "sessions"
         self.lost = False
         """What was known is lost: the database was damaged."""
-        if kind := network_filesystem(folder):
+        try:
+            kind = network_filesystem(folder)
+        except (OSError, RuntimeError) as error:  # links that lead in a circle
+            raise ConfigError(
+                f"The state of the account {folder} cannot be found: {error}. Give another --state-dir, or none."
+            ) from error
+        if kind:
             raise ConfigError(
                 f"The state of the account {folder} lies on a network file system ({kind}), where it can be damaged. "
                 "Give a --state-dir on a local disk, or none."
