@@ -113,15 +113,16 @@ class SharedThrottle(Throttle):
         if turn.axis not in ("", self._axis):
             shift_s = turn.utc_offset - self._utc_offset
             turn.move_times(shift_s, now=now, grace_s=self._grace_s)
-        others = turn.sessions()
         self._session = turn.add_session(self._run_id)
         self._store.begin_session(self._session)
         self._known = turn.known(self._run_id, now)
         """What the run's ledger knows from this time is known here already."""
         if turn.state is not None:
             self.load(orjson.loads(turn.state), shift_s=shift_s)
-        if self._store.lost or (others and turn.axis != self._axis):
-            self._unknown_before = now  # the machine stopped: what was entered last may be missing
+        if self._store.lost or turn.axis not in ("", self._axis):
+            # The machine was started anew. Only the wall clock tells for how long it was down, and that may have been
+            # set; what was entered last may be missing.
+            self._unknown_before = now
         if self._unknown_before is not None:
             self._unknown_before = min(self._unknown_before, now)
             self.unknown_past(self._unknown_before)
@@ -163,6 +164,13 @@ class SharedThrottle(Throttle):
     def look_again_s(self) -> float:
         """Is after how long another process may have done something."""
         return _LOOK_AGAIN_S
+
+    def refresh(self, now: float) -> bool:
+        """Takes up what others did, and every second looks who still lives; tells whether there was reason to."""
+        if not (self._store.changed or self._behind or now - self._looked >= _CHECK_LIVES_S):
+            return False
+        self._do(None, now)
+        return True
 
     @property
     def may_send(self) -> bool:
