@@ -379,6 +379,16 @@ def test_after_a_restart_of_the_machine_times_are_moved_by_the_wall_clock(machin
     assert again.limit == 1
 
 
+def test_a_wall_clock_that_is_set_back_while_the_machine_is_down_makes_no_lock_out_longer(
+    machine: Machine,
+) -> None:
+    first = machine.run(1_000.0)
+    first.ended(start(first, 1_000.0), 1_000.0, THROTTLED)
+    first.leave(1_000.0)
+    machine.boot, machine.clock.at = "second", 10.0
+    assert machine.run(5.0).locked_until == pytest.approx(5.0 + W * 1.03)
+
+
 def test_after_a_power_failure_the_last_window_counts_as_full(machine: Machine) -> None:
     machine.kill(machine.run(1_000.0))
     machine.boot, machine.clock.at = "second", UTC + 2.0

@@ -123,6 +123,7 @@ class SharedThrottle(Throttle):
             # The machine was started anew. Only the wall clock tells for how long it was down, and that may have been
             # set; what was entered last may be missing.
             self._unknown_before = now
+            self._lockout.bound(now)
         if self._unknown_before is not None:
             self._unknown_before = min(self._unknown_before, now)
             self.unknown_past(self._unknown_before)

@@ -45,13 +45,15 @@ class Phase(Enum):
 class Lockout:
     """Keeps the account closed after a throttle answer and opens it again step by step."""
 
-    __slots__ = ("_answered", "_doubts", "_hold_s", "phase", "until")
+    __slots__ = ("_answered", "_doubts", "_hold_s", "_length_s", "phase", "until")
 
     def __init__(self, lockout_s: float) -> None:
         """Begins open; `lockout_s` is how long a throttle answer closes the account, without margin."""
         self.phase = Phase.OPEN
         self.until = -math.inf
         self._hold_s = lockout_s * LOCKOUT_MARGIN
+        self._length_s = self._hold_s
+        """Of the latest lock-out, when it began: no more of it can be left."""
         self._answered = 0
         self._doubts: int | None = None
         """While it is only possible that there is a lock-out: the probes that got lost. None else."""
@@ -111,6 +113,7 @@ class Lockout:
         return {
             "phase": self.phase.name,
             "until": None if self.until == -math.inf else self.until,
+            "length_s": self._length_s,
             "answered": self._answered,
             "doubts": self._doubts,
         }
@@ -119,8 +122,13 @@ class Lockout:
         """Takes up what `state` gave; `shift_s` is what has to be added to its times."""
         self.phase = Phase[state["phase"]]
         self.until = -math.inf if state["until"] is None else state["until"] + shift_s
+        self._length_s = state["length_s"]
         self._answered = state["answered"]
         self._doubts = state["doubts"]
+
+    def bound(self, now: float) -> None:
+        """Lets no more be left of a lock-out than it began with: the clock that placed it may be wrong."""
+        self.until = min(self.until, now + self._length_s)
 
     def _last_or_lost(self, now: float) -> None:
         """Takes the end of a request sent before the lock-out, or a probe of which nothing came back."""
@@ -136,6 +144,7 @@ class Lockout:
         # A comparison with NaN is false, so nonsense asks for nothing.
         asked_s = min(retry_after_s, MAX_RETRY_AFTER_S) if retry_after_s and retry_after_s > 0 else 0.0
         self.until = max(self.until, now + max(self._hold_s, asked_s))
+        self._length_s = self.until - now
         self.phase = Phase.LOCKED
         self._answered = 0
         self._doubts = None
