@@ -312,6 +312,17 @@ def test_a_limit_that_was_learned_holds_for_the_others_and_those_to_come(machine
     assert machine.run(1_000.0, limit=100).limit == 20
 
 
+def test_a_refusal_that_a_modest_run_meets_is_a_lesson_for_a_bolder_one(machine: Machine) -> None:
+    modest, bold = machine.run(limit=10), machine.run(limit=100)
+    use(modest, 0.0, 5)
+    ticket = start(modest, 0.0)
+    use(bold, 0.0, 35)
+    modest.ended(ticket, 0.0, THROTTLED)
+    assert modest.limit == 10
+    bold.admit(STATUS, 1.0)
+    assert bold.limit == 20
+
+
 def test_a_run_without_a_limit_does_not_forget_what_others_learned(machine: Machine) -> None:
     first, unlimited = machine.run(limit=100), machine.run(limit=None)
     use(first, 0.0, 20)

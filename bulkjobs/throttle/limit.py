@@ -87,8 +87,8 @@ class Limit:
     def refused(self, now: float, let_through: int) -> None:
         """Takes a lesson: after so many requests in one window the server refused the next."""
         before = self.count
-        if not 0 < let_through < before:
-            # None at all says nothing: somebody else used the window up, or an older lock-out runs.
+        if let_through <= 0:
+            # It says nothing: somebody else used the window up, or an older lock-out runs.
             return
         if self._proved is not None and self._proved <= let_through:
             self._taught, self._goal = self._proved, 0
