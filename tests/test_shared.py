@@ -323,6 +323,17 @@ def test_a_refusal_that_a_modest_run_meets_is_a_lesson_for_a_bolder_one(machine:
     assert bold.limit == 20
 
 
+def test_what_was_learned_about_a_window_is_not_taken_for_one_of_another_length(machine: Machine) -> None:
+    first, other = machine.run(limit=100), machine.run(limit=100)
+    other.set_rate(Rate(count=90, period_s=W / 2), 0.0)
+    use(first, 0.0, 20)
+    first.ended(start(first, 0.0), 0.0, THROTTLED)
+    other.admit(STATUS, 1.0)
+    other.ended(start(other, 200.0), 200.0, ANSWERED)
+    assert other.limit == 90
+    assert machine.run(201.0, limit=100).limit == 10
+
+
 def test_a_run_without_a_limit_does_not_forget_what_others_learned(machine: Machine) -> None:
     first, unlimited = machine.run(limit=100), machine.run(limit=None)
     use(first, 0.0, 20)

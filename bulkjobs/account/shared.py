@@ -95,7 +95,8 @@ class SharedThrottle(Throttle):
         self._pruned = now
         self._others: set[int] = set()
         self._others_jobs: set[str] = set()
-        self._limit_of_others: dict[str, Any] | None = None
+        self._limits: dict[str, Any] = {}
+        """What was learned, for each length of a window: it says nothing about another."""
         self._pending: list[Callable[[Turn], None]] = []
         self._longest_s = 0.0 if rate is None else rate.period_s
         """The longest window in which anybody has counted."""
@@ -397,21 +398,22 @@ class SharedThrottle(Throttle):
 
     def state(self) -> dict[str, Any]:
         """Gives what is not about single requests and jobs; what this process does not keep is passed on."""
+        own = super().state()
+        limit = own.pop("limit")
         return {
-            "limit": self._limit_of_others,
+            "limits": self._limits if limit is None else {**self._limits, self._window_name(): limit},
             "longest_s": self._longest_s,
             "unknown_before": self._unknown_before,
-            **_known(super().state()),
+            **own,
         }
 
     def load(self, state: Mapping[str, Any], *, shift_s: float = 0.0) -> None:
         """Takes up what `state` gave in another process."""
-        self._limit_of_others = state["limit"]
+        self._limits = state["limits"]
         self._longest_s = max(self._longest_s, state["longest_s"])
         unknown_before = state["unknown_before"]
         self._unknown_before = None if unknown_before is None else unknown_before + shift_s
-        super().load(state, shift_s=shift_s)
+        super().load({**state, "limit": self._limits.get(self._window_name())}, shift_s=shift_s)
 
-
-def _known(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if value is not None or name != "limit"}
+    def _window_name(self) -> str:
+        return "" if self._window is None else f"{self._window.window_s:g}"
