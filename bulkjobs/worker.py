@@ -366,8 +366,8 @@ def _cap_reached(reached: CapReached, chunk: Chunk, planned_ids: int) -> str:
     """Says that the spend cap ended the sending, with all figures, and what to do."""
     return (
         f"The spend cap of {reached.cap:,} ids is reached: {reached.spent:,} are accepted or held, and chunk "
-        f"{chunk.ordinal} would add {chunk.ids:,}. Of what was read {planned_ids:,} ids are pending: give the same "
-        f"command with a higher --spend-cap to go on."
+        f"{chunk.ordinal} would add {chunk.ids:,}. Of what was read by now {planned_ids:,} ids are pending: give the "
+        f"same command with a higher --spend-cap to go on."
     )
 
 

@@ -157,6 +157,7 @@ def submit(server: RawHttp, *options: str) -> int:
         "none",
         "--max-active-jobs",
         "none",
+        "--no-forecast",
         "--json",
         "--base-url",
         server.base_url,

@@ -37,7 +37,7 @@ def server():
 
 
 def submit(server: RawHttp, *options: str) -> int:
-    common = ["--on-unknown", "hold", "--rate", "none", "--max-active-jobs", "none"]
+    common = ["--on-unknown", "hold", "--rate", "none", "--max-active-jobs", "none", "--no-forecast"]
     return main(["submit", "ids.txt", *common, "--base-url", server.base_url, *options])
 
 

@@ -410,7 +410,7 @@ def test_a_full_server_is_told_once_and_tried_again_later() -> None:
         return await waiting[0]
 
     admitted = run_virtual(main())
-    assert admitted == pytest.approx(30.0, abs=1e-3)
+    assert admitted == pytest.approx(5.0, abs=1e-3)
 
 
 # --- what an earlier process left behind ---

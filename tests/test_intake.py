@@ -154,7 +154,15 @@ async def test_progress_is_told_with_counts_that_add_up(run, file):
     await run.session(source)
     progress = [event for event in run.events if isinstance(event, SourceProgress)]
     assert progress[-1] == SourceProgress(
-        source=source.name, position_bytes=8, size_bytes=8, read=4, invalid=1, duplicate=1, finished=True
+        source=source.name,
+        position_bytes=8,
+        size_bytes=8,
+        read=4,
+        invalid=1,
+        duplicate=1,
+        finished=True,
+        run_position_bytes=8,
+        run_size_bytes=8,
     )
     assert [event.finished for event in progress] == [False, True]
     assert [event for event in run.events if isinstance(event, ChunkPlanned)] == [

@@ -48,7 +48,7 @@ def session(run: Path, *sources, server_bodies: list | None = None, answer=None,
         clock = VirtualClock()
         server = Server(clock, answer)
         options = {"access_token": Secret("t"), "chunk_size": 10, "rate": None, "max_active_jobs": None}
-        options["on_unknown"] = "hold"
+        options |= {"on_unknown": "hold", "forecast": False}
         settings = Settings(**(options | changes))
         try:
             return await Client(settings, run=run, transport=server.transport, clock=clock).run(*sources)

@@ -42,6 +42,7 @@ FREE = Settings(
     chunk_size=SIZE,
     workers=1,
     on_unknown="hold",
+    forecast=False,
 )
 BISECT = replace(FREE, bisect=True)
 

@@ -15,6 +15,7 @@ from support.scenarios.engine import play_engine
 from support.scenarios.loop import Loop
 from support.scenarios.scenario import Work, parse
 
+
 @pytest.mark.parametrize("name", names())
 def test_the_gate_does_as_the_scenario_says(name: str) -> None:
     scenario = load(name)

@@ -152,6 +152,8 @@ def _world(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("BULKJOBS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    # One nonce for every run: the pattern of an address with a nonce takes longer to make than a run.
+    monkeypatch.setattr("bulkjobs.ledger.ledger.secrets.token_bytes", bytes)
     (home / "ids.txt").write_text("1\n2\n3\n")
 
 
@@ -254,11 +256,18 @@ def test_no_secret_is_written_by_a_run_that_goes_well(tmp_path, monkeypatch, cap
     nothing_shows(tmp_path, *capfd.readouterr(), caplog.text)
 
 
+class NoTls(RawHttp):
+    """Speaks as soon as a connection stands; a TLS greeting has no end that it could wait for."""
+
+    def _answer(self, sock):
+        sock.sendall(b"no TLS at all")
+
+
 def test_no_secret_is_written_when_nobody_listens_or_tls_fails(tmp_path, monkeypatch, capfd, caplog):
     """What the libraries say of a connection that never stood."""
     monkeypatch.setenv("BULKJOBS_ACCESS_TOKEN", TOKEN)
     caplog.set_level(logging.DEBUG)
-    with RawHttp(lambda connection: connection.send(b"no TLS at all")) as server:
+    with NoTls(garbage) as server:
         for base_url in (f"http://127.0.0.1:{unused_port()}", server.base_url.replace("http:", "https:")):
             stop_soon(monkeypatch)
             main([*options(server), "--base-url", base_url, "--run", f"run-{len(base_url)}"])
@@ -324,7 +333,9 @@ def test_the_library_shows_no_secret(fault, tmp_path, caplog):
 # Processes
 
 
-def start(server: RawHttp, *more: str, **streams) -> subprocess.Popen[bytes]:
+def start(
+    server: RawHttp, *more: str, interpreter: tuple[str, ...] = (), **streams
+) -> subprocess.Popen[bytes]:
     environ = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
@@ -332,7 +343,7 @@ def start(server: RawHttp, *more: str, **streams) -> subprocess.Popen[bytes]:
         "TMPDIR": "../tmp",
         "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],
     }
-    command = [sys.executable, "-X", "dev", "-W", "ignore", "-m", "bulkjobs", *options(server, *more)]
+    command = [sys.executable, *interpreter, "-m", "bulkjobs", *options(server, *more)]
     return subprocess.Popen(command, env={**environ, "TERM": "xterm-256color", "COLUMNS": "200"}, **streams)
 
 
@@ -350,7 +361,7 @@ def test_no_secret_is_written_by_a_process_that_is_ended(number, tmp_path):
         (tmp_path / "out").open("wb") as out,
         (tmp_path / "err").open("wb") as err,
     ):
-        process = start(server, stdout=out, stderr=err)
+        process = start(server, interpreter=("-X", "dev", "-W", "ignore"), stdout=out, stderr=err)
         try:
             assert server.arrived.acquire(timeout=PATIENCE_S)
             process.send_signal(number)

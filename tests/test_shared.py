@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -208,6 +211,15 @@ def test_a_process_that_looks_away_for_long_misses_nothing(machine: Machine) -> 
     assert isinstance(away.admit(SUBMIT, 2_000.0), Ticket)
 
 
+def test_what_is_in_flight_when_a_session_leaves_counts_as_sent(machine: Machine) -> None:
+    leaving, other = machine.run(limit=1), machine.run(limit=1)
+    start(leaving, 0.0)
+    leaving.leave(1.0)
+    for throttle in (other, machine.run(2.0, limit=1)):
+        assert isinstance(throttle.admit(STATUS, 1.0 + W + GRACE_S - 0.1), WaitUntil)
+    use(other, 1.0 + W + GRACE_S)
+
+
 # --- lock-out, limit, slots ---
 
 
@@ -233,6 +245,20 @@ def test_without_a_limit_lock_outs_are_shared_all_the_same(machine: Machine) -> 
     first.ended(start(first, 0.0), 1.0, THROTTLED)
     assert not second.may_send
     assert isinstance(second.admit(STATUS, 2.0), WaitUntil)
+
+
+def test_without_a_limit_there_is_one_probe_for_all_and_its_death_is_noticed(machine: Machine) -> None:
+    first, second = machine.run(limit=None), machine.run(limit=None)
+    first.ended(start(first, 0.0), 1.0, THROTTLED)
+    until = first.locked_until
+    probe = start(second, until)
+    assert isinstance(first.admit(STATUS, until), WaitUntil)
+    second.ended(probe, until, THROTTLED)
+    until = second.locked_until
+    start(second, until)
+    machine.kill(second)
+    assert isinstance(first.admit(STATUS, until + 1.0), WaitUntil)
+    start(first, first.locked_until)
 
 
 def test_a_limit_that_was_learned_holds_for_the_others_and_those_to_come(machine: Machine) -> None:
@@ -387,6 +413,37 @@ def test_while_another_process_does_not_go_on_nothing_is_admitted_and_nothing_is
     assert second.admit(STATUS, 2.0) == WaitUntil(1.0 + W, "the window is used up")
 
 
+def test_while_what_others_met_cannot_be_known_no_request_begins(
+    machine: Machine, stopped_in_its_turn: sqlite3.Connection
+) -> None:
+    first, second = machine.run(), machine.run()
+    admitted = [start(second, 0.0), start(second, 0.0)]
+    first.ended(start(first, 0.0), 1.0, ANSWERED)
+    stopped_in_its_turn.execute("BEGIN IMMEDIATE")
+    assert not second.may_send, "the other's answer may have been a throttle"
+    second.ended(admitted[0], 1.0, THROTTLED)
+    assert not second.may_send, "the throttle answer is not entered yet"
+    stopped_in_its_turn.execute("ROLLBACK")
+    assert not second.may_send
+    assert second.locked_out
+    first.admit(STATUS, 2.0)
+    assert first.locked_until == 1.0 + W * 1.03
+
+
+def test_a_limit_that_is_set_holds_at_once_whatever_the_others_do(
+    machine: Machine, stopped_in_its_turn: sqlite3.Connection
+) -> None:
+    throttle = machine.run()
+    stopped_in_its_turn.execute("BEGIN IMMEDIATE")
+    throttle.set_rate(Rate(count=2, period_s=W), 0.0)
+    assert throttle.limit == 2
+    throttle.set_rate(None, 0.0)
+    assert throttle.limit is None
+    stopped_in_its_turn.execute("ROLLBACK")
+    start(throttle, 1.0)
+    assert throttle.rate is None
+
+
 def test_a_store_that_breaks_stops_sending_and_says_what_to_do(
     machine: Machine, stopped_in_its_turn: sqlite3.Connection
 ) -> None:
@@ -397,6 +454,56 @@ def test_a_store_that_breaks_stops_sending_and_says_what_to_do(
     assert not throttle.may_send
     with pytest.raises(LedgerError, match="--state-dir"):
         throttle.admit(STATUS, 2.0)
+
+
+def test_a_store_that_is_overwritten_under_a_run_stops_sending_and_says_what_to_do(machine: Machine) -> None:
+    throttle = machine.run()
+    use(throttle, 0.0)
+    for path in machine.folder.glob("account.db*"):
+        with path.open("r+b") as file:
+            file.write(b"x" * path.stat().st_size)
+    with pytest.raises(LedgerError, match="--state-dir"):
+        throttle.admit(STATUS, 1.0)
+
+
+@pytest.mark.parametrize("removed", ["account.db", "sessions/1"])
+def test_a_store_that_is_removed_under_a_run_stops_it_because_others_would_begin_another(
+    machine: Machine, removed: str
+) -> None:
+    throttle = machine.run()
+    use(throttle, 0.0)
+    (machine.folder / removed).unlink()
+    with pytest.raises(LedgerError, match="was removed or replaced"):
+        throttle.admit(STATUS, 1.0)
+    assert not throttle.may_send
+    throttle.leave(1.0)
+    use(machine.run(), 1.0)
+
+
+def test_a_second_run_of_the_same_process_does_not_drop_the_locks_of_the_first(machine: Machine) -> None:
+    first = machine.run(limit=2)
+    machine.run(limit=2)
+    code = (
+        "import sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], timeout=0)\n"
+        "database.execute('PRAGMA locking_mode = EXCLUSIVE')\n"
+        "database.execute('PRAGMA journal_mode = DELETE')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(machine.folder / "account.db")], capture_output=True, check=False
+    )
+    assert b"locked" in done.stderr
+    use(first, 1.0)
+
+
+def test_a_store_that_another_process_is_opening_is_waited_for(machine: Machine) -> None:
+    machine.run().leave(0.0)
+    opening = os.open(machine.folder / "sessions", os.O_RDONLY)
+    fcntl.flock(opening, fcntl.LOCK_EX)
+    with pytest.raises(Busy):
+        machine.run()
+    os.close(opening)
+    use(machine.run(), 0.0)
 
 
 def test_what_ends_after_the_session_has_left_disturbs_nobody(machine: Machine) -> None:

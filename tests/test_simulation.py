@@ -95,7 +95,7 @@ def test_runs_of_hours_with_crashes_and_faults_break_no_invariant(seed: int) -> 
     assert not outcome.violations, told(outcome, f" --long --chunks {LONG_CHUNKS}")
 
 
-def test_a_crash_while_a_status_request_meets_a_lock_out_is_not_followed_by_a_burst_into_it() -> None:
+def test_a_crash_while_a_question_about_jobs_meets_a_lock_out_is_not_followed_by_a_burst_into_it() -> None:
     """The 429 may die with the process although no submission was in flight: one request alone finds out."""
     settings = Settings(
         base_url=BASE_URL,
@@ -131,7 +131,8 @@ def test_a_crash_while_a_status_request_meets_a_lock_out_is_not_followed_by_a_bu
         outcome = simulate(replace(scenario, endings=(crash,)), keep_trace=True)
         assert not outcome.violations, (step, outcome.violations)
         first = "\n".join(line for line in outcome.trace if "process 1 " in line)
-        met += "process 1 gets 429 for status" in first and "process 1 commits lockout+" not in first
+        throttled = any(f"process 1 gets 429 for {kind}" in first for kind in ("list", "status"))
+        met += throttled and "process 1 commits lockout+" not in first
     assert met, "no step was the one between the answer and the commit"
 
 
@@ -144,7 +145,7 @@ def test_the_same_seed_gives_the_same_trace(seed: int) -> None:
 
 
 def test_different_seeds_give_different_traces() -> None:
-    assert len({simulate(scenario_of(seed)).trace_hash for seed in range(10)}) == 10
+    assert len({simulate(scenario_of(seed, brief=True)).trace_hash for seed in range(10)}) == 10
 
 
 def test_the_trace_does_not_depend_on_the_interpreters_own_chance() -> None:

@@ -91,6 +91,8 @@ class Gate:
         self._queues: tuple[deque[asyncio.Future[Permit]], ...] = (deque(), deque(), deque())
         self._pacing: dict[asyncio.Timeout, RequestKind] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf
+        """When somebody who waits may be let through, if nothing happens before."""
         self._stopped: frozenset[RequestKind] = frozenset()
         self._held_back = False
         """A person has told submits to wait."""
@@ -301,17 +303,28 @@ class Gate:
     def _pump(self) -> None:
         """Grants what can be granted now, and sets the timer for the next time something may be."""
         now = self._loop.time()
-        wake_at = now + self._throttle.look_again_s
         try:
-            wake_at = min(wake_at, self._grant_what_can_be(now))
+            self._due = self._grant_what_can_be(now)
         except LedgerError as error:
-            wake_at = math.inf
             self._fail(error)
         self._notices.changed(now)
+        self._wait(now)
+
+    def _look(self) -> None:
+        """Grants what can be granted when something is due, or when another process has done something."""
+        now = self._loop.time()
+        if now >= self._due or self._throttle.refresh(now):
+            self._pump()
+        else:
+            self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        """Sets the timer for the next look, if anybody waits."""
         if self._timer is not None:
             self._timer.cancel()
-        waits = wake_at < math.inf and any(self._queues)
-        self._timer = self._loop.call_at(wake_at, self._pump) if waits else None
+        look_at = min(self._due, now + self._throttle.look_again_s)
+        waits = look_at < math.inf and any(self._queues)
+        self._timer = self._loop.call_at(look_at, self._look) if waits else None
 
     def _grant_what_can_be(self, now: float) -> float:
         """Gives permits to those that can have one; gives when the next may be due, which may be never."""

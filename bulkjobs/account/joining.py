@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bulkjobs.errors import ConfigError
+from bulkjobs.errors import ConfigError, LedgerError
 from bulkjobs.events import StateNotShared
 from bulkjobs.throttle import Throttle
 
@@ -30,9 +30,19 @@ def default_state_dir() -> Path:
     """Gives where runs share what they know of their accounts if they are not told.
 
     Source: XDG Base Directory Specification, `XDG_STATE_HOME`.
+
+    Raises:
+        ConfigError: the user has no home folder.
     """
-    above = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(above) if Path(above).is_absolute() else Path.home() / ".local" / "state") / "bulkjobs"
+    above = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if above.is_absolute():
+        return above / "bulkjobs"
+    try:
+        return Path.home() / ".local" / "state" / "bulkjobs"
+    except RuntimeError as error:
+        raise ConfigError(
+            "The user has no home folder. Set HOME or XDG_STATE_HOME, or give --state-dir."
+        ) from error
 
 
 @asynccontextmanager
@@ -45,11 +55,11 @@ async def open_throttle(
 
     Raises:
         ConfigError: the folder that was given cannot be used.
-        LedgerError: what stands in it cannot be read or written.
+        LedgerError: what stands in such a folder cannot be read or written.
     """
     try:
         shared = None if settings.state_dir == "none" else await _join(settings, run_id, clock)
-    except ConfigError as error:
+    except (ConfigError, LedgerError) as error:
         if settings.state_dir != "default":
             raise
         emit(StateNotShared(reason=str(error)))

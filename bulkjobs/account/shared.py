@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Mapping
 
-    from bulkjobs.account.store import Turn
+    from bulkjobs.account.turn import Turn
     from bulkjobs.model import RequestKind
     from bulkjobs.ports import Clock
     from bulkjobs.settings import Rate
@@ -97,6 +97,8 @@ class SharedThrottle(Throttle):
         self._others_jobs: set[str] = set()
         self._limit_of_others: dict[str, Any] | None = None
         self._pending: list[Callable[[Turn], None]] = []
+        self._behind = False
+        """What others did could not be taken up, or what happened here not entered."""
         self._broken: LedgerError | None = None
         with store.turn() as turn:
             self._join(turn, now)
@@ -107,7 +109,6 @@ class SharedThrottle(Throttle):
         if turn.axis not in ("", self._axis):
             shift_s = turn.utc_offset - self._utc_offset
             turn.move_times(shift_s, now=now, grace_s=self._grace_s)
-        others = turn.sessions()
         self._session = turn.add_session(self._run_id, None if self.rate is None else self.rate.period_s)
         self._store.begin_session(self._session)
         self._since = turn.since(self._run_id, now)
@@ -116,8 +117,10 @@ class SharedThrottle(Throttle):
             self.load(orjson.loads(turn.state), shift_s=shift_s)
         self._take_up(turn, None, everything=True)
         self._bury(turn, now)
-        if self._store.lost or (others and turn.axis != self._axis):
-            self.unknown_past(now)  # the machine stopped: what was entered last may be missing
+        if self._store.lost or turn.axis not in ("", self._axis):
+            # The machine was started anew. Only the wall clock tells for how long it was down, and that may have been
+            # set; what was entered last may be missing.
+            self.unknown_past(now)
 
     def restore(
         self,
@@ -154,12 +157,20 @@ class SharedThrottle(Throttle):
         """Is after how long another process may have done something."""
         return _LOOK_AGAIN_S
 
+    def refresh(self, now: float) -> bool:
+        """Takes up what others did, and every second looks who still lives; tells whether there was reason to."""
+        if not (self._store.changed or self._pending or now - self._looked >= _CHECK_LIVES_S):
+            return False
+        self._do(None, now)
+        return True
+
     @property
     def may_send(self) -> bool:
         """Tells whether a request admitted earlier may still begin: no lock-out has begun, here or elsewhere."""
-        if self._broken is None and self._store.changed:
+        if self._behind or self._store.changed:
             self._do(None, None)
-        return self._broken is None and super().may_send
+        # While this process is behind, a lock-out may be among what it does not know.
+        return self._broken is None and not self._behind and super().may_send
 
     def admit(self, kind: RequestKind, now: float) -> Ticket | WaitUntil | WaitForSlot:
         """Admits a request of a kind, or tells what it waits for.
@@ -168,7 +179,7 @@ class SharedThrottle(Throttle):
             LedgerError: what the account has used up cannot be read or entered.
         """
         self._check()
-        if not self._counts and not self._pending and not self._store.changed:
+        if not self._counts and self._lockout.is_open and not self._behind and not self._store.changed:
             return super().admit(kind, now)
         admitted: Ticket | WaitUntil | WaitForSlot = WaitUntil(
             now + _LOOK_AGAIN_S, "another process is busy with the account"
@@ -177,7 +188,8 @@ class SharedThrottle(Throttle):
         def enter(turn: Turn) -> None:
             nonlocal admitted
             admitted = super(SharedThrottle, self).admit(kind, now)
-            if isinstance(admitted, Ticket) and self._counts:
+            # The others must hear of a probe even where nothing is counted: they wait for its end.
+            if isinstance(admitted, Ticket) and (self._counts or not self._lockout.is_open):
                 admitted.number = turn.begin_request(self._session, slot=admitted.holds_slot)
 
         self._do(enter, now, later=False)
@@ -186,8 +198,10 @@ class SharedThrottle(Throttle):
 
     def set_rate(self, rate: Rate | None, now: float) -> None:
         """Puts another limit in force, for this process: each goes by the limit that it was given."""
+        super().set_rate(rate, now)
 
         def put(turn: Turn) -> None:
+            # Once more: what others had learned until now was taken up first, and is to be forgotten as well.
             super(SharedThrottle, self).set_rate(rate, now)
             turn.set_window(self._session, None if rate is None else rate.period_s)
 
@@ -195,9 +209,16 @@ class SharedThrottle(Throttle):
         self._do(put, now)
 
     def leave(self, now: float) -> None:
-        """Ends the session. Its open jobs no longer count: the server says when they take the slots."""
+        """Ends the session. Its open jobs no longer count: the server says when they take the slots.
+
+        What is still in flight counts as sent, because nobody would enter its end.
+        """
 
         def go(turn: Turn) -> None:
+            left = [number for number, ended in turn.left_behind(self._session) if not ended]
+            self._in_flight -= len(left)
+            self._others_in_flight.update(left)
+            self._end_what_is_left(turn, self._session, now)
             turn.end_session(self._session, now)
 
         self._do(go, now)
@@ -214,7 +235,7 @@ class SharedThrottle(Throttle):
                 counted_until = last_count(now, outcome, self._grace_s)
                 turn.end_request(ticket.number, ended=now, counted_until=counted_until)
 
-        if self._counts or outcome is Outcome.THROTTLED or not self._lockout.is_open:
+        if self._counts or ticket.number or outcome is Outcome.THROTTLED or not self._lockout.is_open:
             self._do(enter, now)
         else:
             super()._ended(ticket, now, outcome, retry_after_s)
@@ -225,7 +246,7 @@ class SharedThrottle(Throttle):
             if ticket.number:
                 turn.free_slot(ticket.number)
 
-        if self._counts:
+        if self._counts or ticket.number:
             self._do(enter, None)
         else:
             super()._slot_settled(ticket)
@@ -283,7 +304,9 @@ class SharedThrottle(Throttle):
                     each(turn)
                 self._end_turn(turn)
             self._pending.clear()
+            self._behind = False
         except Busy:
+            self._behind = True
             if operation is not None and later:
                 self._pending.append(operation)
         except LedgerError as error:
@@ -332,18 +355,21 @@ class SharedThrottle(Throttle):
     def _bury(self, turn: Turn, now: float) -> None:
         """Ends what sessions that were killed have left in flight. One of the answers may have been a throttle."""
         for session in [number for number in self._others if not self._store.lives(number)]:
-            for number, ended in turn.left_behind(session):
-                if ended:
-                    self.mirror(number, in_flight=False, holds_slot=False)
-                else:
-                    self.died(number, now)
-                    counted_until = last_count(now, Outcome.UNKNOWN_END, self._grace_s)
-                    turn.end_request(number, ended=now, counted_until=counted_until)
-                turn.free_slot(number)
+            self._end_what_is_left(turn, session, now)
             for job_id in turn.end_session(session, now):
                 self._mirror_job(job_id, now, is_open=False)
             self._others.discard(session)
             self._store.forget_session(session)
+
+    def _end_what_is_left(self, turn: Turn, session: int, now: float) -> None:
+        for number, ended in turn.left_behind(session):
+            if ended:
+                self.mirror(number, in_flight=False, holds_slot=False)
+            else:
+                self.died(number, now)
+                counted_until = last_count(now, Outcome.UNKNOWN_END, self._grace_s)
+                turn.end_request(number, ended=now, counted_until=counted_until)
+            turn.free_slot(number)
 
     def _prune(self, turn: Turn, now: float) -> None:
         """Removes what counts for nobody any more."""

@@ -9,6 +9,8 @@ decides anything; decision and entry are one transaction. Rules of this file:
   full, since what was entered last may be missing.
 - Whether a session lives is told by the lock on its file, and by nothing else: process ids are used again.
 - `change` numbers what was written; a process reads what has a higher one than it has seen.
+- SQLite's locks belong to the process: nothing else may open the database and close it again, which would drop those
+  of every connection of this process.
 """
 
 from __future__ import annotations
@@ -19,18 +21,19 @@ import hashlib
 import os
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from bulkjobs.account.turn import Turn
 from bulkjobs.errors import ConfigError, LedgerError
 from bulkjobs.forking import close_locked, keep_from_children
 from bulkjobs.ledger.lock import network_filesystem
 from bulkjobs.rundir import not_written
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["AccountStore", "Busy", "Turn", "folder_of"]
+__all__ = ["AccountStore", "Busy", "folder_of"]
 
 _NAME: Final = "account.db"
 _VERSION: Final = 1
@@ -96,176 +99,6 @@ class Busy(Exception):  # noqa: N818 - a condition that is waited out
     """Says that another process has been in its turn for too long."""
 
 
-class Turn:
-    """Is one transaction: what it reads stays true until it is over, and what it writes is seen as a whole."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        self.change, self.axis, self.utc_offset, self.state = self._one(
-            "SELECT change, axis, utc_offset, state FROM account"
-        )
-        self._dirty = False
-
-    @property
-    def next_change(self) -> int:
-        """Is the number of what this turn changes."""
-        return int(self.change) + 1
-
-    def end(self, *, axis: str, utc_offset: float, state: str) -> bool:
-        """Writes what is not about single requests; tells whether the turn has changed anything."""
-        if state == self.state and not self._dirty and axis == self.axis:
-            return False
-        self._write(
-            "UPDATE account SET change = ?, axis = ?, utc_offset = ?, state = ?",
-            self.next_change,
-            axis,
-            utc_offset,
-            state,
-        )
-        return True
-
-    def move_times(self, shift_s: float, *, now: float, grace_s: float) -> None:
-        """Moves every time by so many seconds, and none of them further than it can be."""
-        self._write(
-            "UPDATE request SET ended = min(ended + ?1, ?2), counted_until = min(counted_until + ?1, ?2 + ?3)",
-            shift_s,
-            now,
-            grace_s,
-        )
-        self._write("UPDATE job SET at = min(at + ?1, ?2)", shift_s, now)
-        self._write("UPDATE run SET since = min(since + ?1, ?2)", shift_s, now)
-
-    # Sessions
-
-    def sessions(self) -> set[int]:
-        """Reads the sessions that have not ended in order."""
-        return {number for (number,) in self._rows("SELECT number FROM session")}
-
-    def add_session(self, run_id: str, window_s: float | None) -> int:
-        """Enters a session and gives its number."""
-        return self._write("INSERT INTO session (run_id, window_s) VALUES (?, ?)", run_id, window_s)
-
-    def set_window(self, session: int, window_s: float | None) -> None:
-        """Enters in which window a session counts."""
-        self._write("UPDATE session SET window_s = ? WHERE number = ?", window_s, session)
-
-    def end_session(self, session: int, now: float) -> list[str]:
-        """Takes a session out, and with it its open jobs, which it gives: nobody would see them end."""
-        row = self._one("SELECT run_id FROM session WHERE number = ?", session)
-        self._write("DELETE FROM session WHERE number = ?", session)
-        return [] if row is None else self.keep_jobs(row[0], (), now)
-
-    def longest_window_s(self) -> float:
-        """Gives the longest window in which a session counts; 0 if none counts."""
-        return float(self._one("SELECT coalesce(max(window_s), 0) FROM session")[0])
-
-    def since(self, run_id: str, now: float) -> float:
-        """Gives since when all requests of a run stand here, which is from now on if it was not here before."""
-        self._write("INSERT INTO run VALUES (?, ?) ON CONFLICT DO NOTHING", run_id, now)
-        return float(self._one("SELECT since FROM run WHERE run_id = ?", run_id)[0])
-
-    # Requests
-
-    def begin_request(self, session: int, *, slot: bool) -> int:
-        """Enters a request in flight and gives its number."""
-        return self._write(
-            "INSERT INTO request (session, slot, change) VALUES (?, ?, ?)", session, slot, self.next_change
-        )
-
-    def end_request(self, number: int, *, ended: float, counted_until: float | None) -> None:
-        """Enters that a request has ended."""
-        self._write(
-            "UPDATE request SET ended = ?, counted_until = ?, change = ? WHERE number = ?",
-            ended,
-            counted_until,
-            self.next_change,
-            number,
-        )
-
-    def add_past(self, session: int, *, ended: float, counted_until: float) -> None:
-        """Enters a request that ended before it could be entered."""
-        number = self.begin_request(session, slot=False)
-        self.end_request(number, ended=ended, counted_until=counted_until)
-
-    def free_slot(self, number: int) -> None:
-        """Enters that a submit no longer holds a slot for a job it may make."""
-        self._write("UPDATE request SET slot = 0, change = ? WHERE number = ?", self.next_change, number)
-
-    def requests_of_others(
-        self, session: int, since: int
-    ) -> list[tuple[int, bool, float | None, float | None]]:
-        """Reads the requests of other sessions changed since: number, slot, end, until when it may be counted."""
-        return self._rows(
-            "SELECT number, slot, ended, counted_until FROM request WHERE change > ? AND session != ?",
-            since,
-            session,
-        )
-
-    def left_behind(self, session: int) -> list[tuple[int, bool]]:
-        """Reads the requests of a session that are in flight or hold a slot: number and whether it has ended."""
-        return self._rows(
-            "SELECT number, ended IS NOT NULL FROM request WHERE session = ? AND (ended IS NULL OR slot)",
-            session,
-        )
-
-    def has_request(self, number: int) -> bool:
-        """Tells whether a request still stands here."""
-        return self._one("SELECT 1 FROM request WHERE number = ?", number) is not None
-
-    # Jobs
-
-    def open_job(self, job_id: str, run_id: str, now: float) -> None:
-        """Enters a job of a run that is open."""
-        self._write(
-            "INSERT INTO job VALUES (?1, ?2, ?3, 1, ?4) ON CONFLICT DO UPDATE SET run_id = ?2, open = 1, change = ?4",
-            job_id,
-            run_id,
-            now,
-            self.next_change,
-        )
-
-    def close_job(self, job_id: str, now: float) -> None:
-        """Enters that a job was seen to have ended."""
-        self._write(
-            "UPDATE job SET open = 0, at = ?, change = ? WHERE job_id = ?", now, self.next_change, job_id
-        )
-
-    def keep_jobs(self, run_id: str, job_ids: Collection[str], now: float) -> list[str]:
-        """Enters which jobs of a run are open: these, and no others; gives those that are open no longer."""
-        entered = self._rows("SELECT job_id FROM job WHERE run_id = ? AND open", run_id)
-        over = [job_id for (job_id,) in entered if job_id not in job_ids]
-        for job_id in over:
-            self.close_job(job_id, now)
-        for job_id in job_ids:
-            self.open_job(job_id, run_id, now)
-        return over
-
-    def jobs_of_others(self, run_id: str, since: int) -> list[tuple[str, bool, float]]:
-        """Reads the jobs of other runs changed since: id, whether it is open, and when it was opened or ended."""
-        return self._rows("SELECT job_id, open, at FROM job WHERE change > ? AND run_id != ?", since, run_id)
-
-    def has_job(self, job_id: str) -> bool:
-        """Tells whether a job still stands here."""
-        return self._one("SELECT 1 FROM job WHERE job_id = ?", job_id) is not None
-
-    def prune(self, before: float) -> None:
-        """Removes what was over before this moment."""
-        self._write(
-            "DELETE FROM request WHERE NOT slot AND max(ended, ifnull(counted_until, ended)) < ?", before
-        )
-        self._write("DELETE FROM job WHERE NOT open AND at < ?", before)
-
-    def _one(self, sql: str, *parameters: Any) -> Any:
-        return self._database.execute(sql, parameters).fetchone()
-
-    def _rows(self, sql: str, *parameters: Any) -> list[Any]:
-        return self._database.execute(sql, parameters).fetchall()
-
-    def _write(self, sql: str, *parameters: Any) -> int:
-        self._dirty = True
-        return self._database.execute(sql, parameters).lastrowid or 0
-
-
 class AccountStore:
     """Is the open database of one account, and this session's place in it."""
 
@@ -280,31 +113,42 @@ class AccountStore:
         self._sessions = folder / "sessions"
         self.lost = False
         """What was known is lost: the database was damaged."""
-        if kind := network_filesystem(folder):
+        try:
+            kind = network_filesystem(folder)
+        except (OSError, RuntimeError) as error:  # links that lead in a circle
+            raise ConfigError(
+                f"The state of the account {folder} cannot be found: {error}. Give another --state-dir, or none."
+            ) from error
+        if kind:
             raise ConfigError(
                 f"The state of the account {folder} lies on a network file system ({kind}), where it can be damaged. "
                 "Give a --state-dir on a local disk, or none."
             )
+        self._lock: int | None = None
+        self._session = 0
+        self._seen_version = -1
         try:
             self._sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
             for private in (folder, self._sessions):
                 private.chmod(0o700)
-            self._database = self._opened()
+            with _alone(self._sessions):
+                self._database = self._opened()
+                self._identity = _identity((folder / _NAME).stat())
+        except BlockingIOError as error:
+            raise Busy from error
         except OSError as error:
             raise ConfigError(
                 f"The state of the account {not_written(folder, error, 'made')} Give another --state-dir, or none."
             ) from error
-        self._seen_version = -1
-        self._lock: int | None = None
 
     def _opened(self) -> sqlite3.Connection:
         path = self._folder / _NAME
         try:
             return _connect(path)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            if _primary(error) == sqlite3.SQLITE_BUSY:
                 raise Busy from error
-            if error.sqlite_errorcode not in _DAMAGED:
+            if _primary(error) not in _DAMAGED:
                 raise ConfigError(
                     f"The state of the account {path} cannot be opened: {error}. Give another --state-dir, or none."
                 ) from error
@@ -337,10 +181,11 @@ class AccountStore:
             Busy: another process has it for too long.
             LedgerError: it cannot be read or written.
         """
+        self._check_in_place()
         try:
             self._database.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        except sqlite3.Error as error:
+            if _primary(error) == sqlite3.SQLITE_BUSY:
                 raise Busy from error
             raise self._broken(error) from error
         try:
@@ -353,13 +198,36 @@ class AccountStore:
                 raise self._broken(error) from error
             raise
 
+    def _check_in_place(self) -> None:
+        """Passes while others find this database, and this session's lock, under their names."""
+        try:
+            in_place = _identity((self._folder / _NAME).stat()) == self._identity
+            if in_place and self._lock is not None:
+                locked = _identity(os.fstat(self._lock))
+                in_place = _identity(self._session_file(self._session).stat()) == locked
+        except OSError:
+            in_place = False
+        if not in_place:
+            raise LedgerError(
+                f"The state of the account in {self._folder} was removed or replaced while this run used it. Nothing "
+                "more is sent. Give the command again."
+            )
+
     def begin_session(self, number: int) -> None:
-        """Takes the lock that tells the others that this session lives."""
+        """Takes the lock that tells the others that this session lives.
+
+        Raises:
+            ConfigError: the folder cannot be used.
+            Busy: a process holds it that used a database which is here no longer.
+        """
         path = self._session_file(number)
         try:
             self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             keep_from_children(self._lock)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._session = number
+        except BlockingIOError as error:
+            raise Busy from error
         except OSError as error:
             raise ConfigError(
                 f"The state of the account {not_written(path, error)} Give another --state-dir, or none."
@@ -403,9 +271,33 @@ class AccountStore:
         )
 
 
+def _primary(error: sqlite3.Error) -> int:
+    """Gives the error's code without what SQLite adds to it; -1 if it comes from elsewhere."""
+    return getattr(error, "sqlite_errorcode", -1) & 0xFF
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Has no other process open a database here meanwhile: one that another has just made is not put aside.
+
+    Raises:
+        BlockingIOError: another process is about it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    os.close(descriptor)
+    with contextlib.suppress(FileExistsError):  # a new file has no locks that the closing could drop
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     database = sqlite3.connect(path, isolation_level=None, cached_statements=128)
     try:
         _prepare(database, path)

@@ -18,7 +18,7 @@ __all__ = ["PAGE_JOBS", "Pages"]
 PAGE_JOBS: Final = 50
 """Most jobs on a page. Source: vendor article "[GET] - Bulk Jobs List"."""
 
-_MOST_USELESS: Final = 8
+_MOST_USELESS: Final = 12
 """Pages in a row. Enough to find the last page among a hundred."""
 _USELESS_SHARE: Final = 0.02
 """Of a window's requests may be used to look for the page."""

@@ -363,7 +363,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         field="poll_s",
         kind=_time(DAY_S),
         metavar="TIME",
-        default="as the durations of jobs seen so far suggest",
+        default="by the durations seen",
         help="Least time between two questions after the state of one job.",
     ),
     Option(

@@ -23,11 +23,11 @@ __all__ = ["Throttle", "Ticket"]
 
 _ADMIT: Final = Admit()
 _FIRST: Final = frozenset({RequestKind.LOGIN, RequestKind.SUBMIT})
-"""What may use the last tokens of a window: without a token nothing goes, without submits nothing is earned."""
+"""What may use the last token of a window: without a token nothing goes, without submits nothing is earned."""
 _TRIES_SHARE: Final = 0.25
 """Of the rate may go into tries for slots that jobs of others hold."""
-_MOST_RESERVED: Final = 4
-"""At most the fourth part of a window is kept for submits: questions free the slots that submits wait for."""
+_LEAST_TO_RESERVE: Final = 4
+"""In a window of fewer tokens none is kept for submits: questions free the slots that submits wait for."""
 
 
 class Ticket:
@@ -74,7 +74,7 @@ class Throttle:
         self._lockout = Lockout(lockout_s)
         self._slots = Slots(max_active_jobs, slot_retry_s)
         self._grace_s = grace_s
-        self._for_submits = max_active_jobs or 0
+        self._for_submits = 0 if max_active_jobs is None else 1
         self._in_flight = 0
         self._others_in_flight: set[int] = set()
         self._others_slots: set[int] = set()
@@ -166,6 +166,10 @@ class Throttle:
         """Is after how long something may have changed without word; infinite while all words come from here."""
         return math.inf
 
+    def refresh(self, now: float) -> bool:  # noqa: ARG002 - others need it
+        """Takes up what has changed without word; tells whether there may have been anything."""
+        return False
+
     def used(self, now: float) -> int:
         """Counts the tokens of the window that are taken; 0 without a limit."""
         return 0 if self._window is None else self._window.held(now) + self.in_flight
@@ -193,8 +197,8 @@ class Throttle:
         assert self._window is not None
         assert self._limit is not None
         count = self._limit.count
-        if kind not in _FIRST:
-            count -= min(self._for_submits, count // _MOST_RESERVED)
+        if kind not in _FIRST and count >= _LEAST_TO_RESERVE:
+            count -= self._for_submits
         return self._window.opens_at(now, count, self.in_flight)
 
     def started(self, kind: RequestKind) -> Ticket:

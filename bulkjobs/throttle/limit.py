@@ -7,8 +7,8 @@ and rises to the nine tenths, by half of what is left each time a whole window w
 refusal. A refusal soon after a step leads back to where the step began, for good.
 
 With `auto` it goes on rising, by a twentieth each time. A wall, the count at which the server refused, is not climbed
-to for a day; the next wall stands for two days, the next for four: an account whose limit was raised, or whose other
-users have left, is noticed, and thirty days cost five lock-outs at most.
+to for a day; when it is met again it stands for two days, then for four: an account whose limit was raised, or whose
+other users have left, is noticed, and thirty days at one limit cost five lock-outs at most.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _STEP: Final = 20
 """A step adds the twentieth part: a wall is met at most 5 % above what the account takes."""
 _WALL_S: Final = 86_400.0
 _MOST_DOUBLINGS: Final = 5
+_SAME_WALL: Final = 5
+"""A wall within the fifth part of the last one is the same. Another one tells that something has changed."""
 _MOST: Final = 10_000_000
 
 
@@ -93,7 +95,9 @@ class Limit:
         else:
             self._taught = max(1, (let_through + 1) // 2, before // _FLOOR)
             self._goal = int(let_through * _GOAL)
-        self._wall = let_through + 1
+        before_wall, self._wall = self._wall, let_through + 1
+        if before_wall is None or abs(self._wall - before_wall) * _SAME_WALL > before_wall:
+            self._walls = 0
         self._wall_until = now + _WALL_S * 2 ** min(self._walls, _MOST_DOUBLINGS)
         self._walls += 1
         self._proved = self._full_since = None

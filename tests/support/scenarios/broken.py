@@ -132,7 +132,7 @@ class EagerPolls(Polls):
         if now < self._asked_at + 1.0 / len(self._plan):
             return self._asked_at + 1.0 / len(self._plan)
         self._asked_at = now
-        jobs = list(self._plan._jobs)  # noqa: SLF001 - only what is broken looks there
+        jobs = list(self._plan._jobs)
         self._turn += 1
         self.waiting = Question(jobs=(jobs[self._turn % len(jobs)],))
         return math.inf

@@ -44,7 +44,17 @@ class _Request:
     """Is one request on its way, and afterwards what the ledger knows of it."""
 
     __slots__ = (
-        "answer", "begun_at", "begun_utc", "counted_at", "ended_utc", "ends_at", "question", "kind", "lost", "process", "ticket",
+        "answer",
+        "begun_at",
+        "begun_utc",
+        "counted_at",
+        "ended_utc",
+        "ends_at",
+        "kind",
+        "lost",
+        "process",
+        "question",
+        "ticket",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +93,7 @@ class Client:
         loop: Loop,
         server: Server,
         chunks: int,
+        *,
         make: MakeThrottle,
         polls: type[Polls],
     ) -> None:

@@ -73,7 +73,7 @@ def play(scenario: Scenario, make: MakeThrottle = make_throttle, polls: type[Pol
     began_s = time.process_time()
     loop, server = Loop(), Server(scenario)
     chunks = chunks_within(scenario)
-    client = Client(scenario, loop, server, chunks, make, polls)
+    client = Client(scenario, loop, server, chunks, make=make, polls=polls)
     for event in scenario.events:
         _enter(event, scenario, loop, server, client)
     loop.at(0.0, client.start)
