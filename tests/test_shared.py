@@ -153,6 +153,44 @@ def test_what_the_ledger_knows_from_before_the_store_counts_for_all(machine: Mac
     assert second.admit(STATUS, 10.0 + W) == WaitUntil(9.0 + GRACE_S + W, "the window is used up")
 
 
+def test_what_a_session_that_did_not_share_has_sent_counts_beside_what_stands_in_the_store(
+    machine: Machine,
+) -> None:
+    shared = machine.run(run_id="the run")
+    use(shared, 1.0)
+    shared.leave(1.0)
+    again = machine.run(5.0, run_id="the run", restore=False)
+    again.restore(5.0, history=[(1.0, 1.0), (3.0, 3.0), (3.0, 3.0), (3.0, 3.0)])
+    assert again.admit(STATUS, 5.0) == WaitUntil(1.0 + W, "the window is used up")
+
+
+def test_what_a_run_without_a_window_removes_counts_as_used_up_for_one_with_a_longer_window(
+    machine: Machine,
+) -> None:
+    short = machine.run(limit=4)
+    use(short, 0.0, 4)
+    for now in (100.0, 200.0):
+        use(short, now)
+    long = SharedThrottle(
+        AccountStore(machine.folder),
+        run_id="long",
+        axis=machine.boot,
+        now=201.0,
+        clock=machine.clock,
+        rate=Rate(count=4, period_s=1_000.0),
+        lockout_s=W,
+        max_active_jobs=None,
+    )
+    long.restore(201.0)
+    assert isinstance(long.admit(STATUS, 201.0), WaitUntil)
+    long.leave(201.0)
+    unlimited = machine.run(300.0, limit=None, slots=9)
+    use(unlimited, 400.0)
+    again = machine.run(401.0)
+    use(again, 401.0, 3)
+    assert isinstance(again.admit(STATUS, 401.0), WaitUntil), "one of the unlimited run counts, and no more"
+
+
 # --- processes that are killed ---
 
 
@@ -344,8 +382,23 @@ def test_after_a_restart_of_the_machine_times_are_moved_by_the_wall_clock(machin
 def test_after_a_power_failure_the_last_window_counts_as_full(machine: Machine) -> None:
     machine.kill(machine.run(1_000.0))
     machine.boot, machine.clock.at = "second", UTC + 2.0
-    again = machine.run(5.0)
-    assert again.admit(STATUS, 5.0) == WaitUntil(5.0 + W, "the window is used up")
+    for again in (machine.run(5.0), machine.run(6.0)):
+        assert again.admit(STATUS, 6.0) == WaitUntil(5.0 + W, "the window is used up")
+
+
+def test_that_a_session_began_survives_a_power_failure(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.run().leave(0.0)
+    said: list[str] = []
+    store = AccountStore(machine.folder)
+    store._database.set_trace_callback(said.append)
+    monkeypatch.setitem(globals(), "AccountStore", lambda _folder: store)
+    use(machine.run(), 0.0)
+    entered = next(number for number, sql in enumerate(said) if sql.startswith("INSERT INTO session"))
+    settings_of_it = [sql for sql in said[:entered] if "synchronous" in sql]
+    assert settings_of_it == ["PRAGMA synchronous = FULL"]
+    assert said.index("PRAGMA synchronous = NORMAL") < said.index("COMMIT", said.index("COMMIT") + 1)
 
 
 def test_a_damaged_store_is_put_aside_and_the_last_window_counts_as_full(machine: Machine) -> None:

@@ -97,10 +97,14 @@ class SharedThrottle(Throttle):
         self._others_jobs: set[str] = set()
         self._limit_of_others: dict[str, Any] | None = None
         self._pending: list[Callable[[Turn], None]] = []
+        self._longest_s = 0.0 if rate is None else rate.period_s
+        """The longest window in which anybody has counted."""
+        self._unknown_before: float | None = None
+        """What was sent before this moment may be missing from the store; None if nothing was removed or lost."""
         self._behind = False
         """What others did could not be taken up, or what happened here not entered."""
         self._broken: LedgerError | None = None
-        with store.turn() as turn:
+        with store.turn(synced=True) as turn:
             self._join(turn, now)
             self._end_turn(turn)
 
@@ -109,18 +113,21 @@ class SharedThrottle(Throttle):
         if turn.axis not in ("", self._axis):
             shift_s = turn.utc_offset - self._utc_offset
             turn.move_times(shift_s, now=now, grace_s=self._grace_s)
-        self._session = turn.add_session(self._run_id, None if self.rate is None else self.rate.period_s)
+        self._session = turn.add_session(self._run_id)
         self._store.begin_session(self._session)
-        self._since = turn.since(self._run_id, now)
-        """What the run's ledger knows from then on is known here already."""
+        self._known = turn.known(self._run_id, now)
+        """What the run's ledger knows from this time is known here already."""
         if turn.state is not None:
             self.load(orjson.loads(turn.state), shift_s=shift_s)
-        self._take_up(turn, None, everything=True)
-        self._bury(turn, now)
         if self._store.lost or turn.axis not in ("", self._axis):
             # The machine was started anew. Only the wall clock tells for how long it was down, and that may have been
             # set; what was entered last may be missing.
-            self.unknown_past(now)
+            self._unknown_before = now
+        if self._unknown_before is not None:
+            self._unknown_before = min(self._unknown_before, now)
+            self.unknown_past(self._unknown_before)
+        self._take_up(turn, None, everything=True)
+        self._bury(turn, now)
 
     def restore(
         self,
@@ -133,7 +140,8 @@ class SharedThrottle(Throttle):
         open_jobs: Iterable[str] = (),
     ) -> None:
         """Takes up what the ledger of the run knows beyond the store; see `Throttle.restore`."""
-        older = [(start, end) for start, end in history if start < self._since]
+        since, until = self._known
+        older = [(start, end) for start, end in history if not since <= start <= until]
         open_jobs = set(open_jobs)
 
         def take_up(turn: Turn) -> None:
@@ -191,6 +199,8 @@ class SharedThrottle(Throttle):
             # The others must hear of a probe even where nothing is counted: they wait for its end.
             if isinstance(admitted, Ticket) and (self._counts or not self._lockout.is_open):
                 admitted.number = turn.begin_request(self._session, slot=admitted.holds_slot)
+                if self._counts:
+                    turn.known_until(self._run_id, now)
 
         self._do(enter, now, later=False)
         self._check()
@@ -199,14 +209,10 @@ class SharedThrottle(Throttle):
     def set_rate(self, rate: Rate | None, now: float) -> None:
         """Puts another limit in force, for this process: each goes by the limit that it was given."""
         super().set_rate(rate, now)
-
-        def put(turn: Turn) -> None:
-            # Once more: what others had learned until now was taken up first, and is to be forgotten as well.
-            super(SharedThrottle, self).set_rate(rate, now)
-            turn.set_window(self._session, None if rate is None else rate.period_s)
-
         self._counts = self._counts or rate is not None
-        self._do(put, now)
+        self._longest_s = max(self._longest_s, 0.0 if rate is None else rate.period_s)
+        # Once more: what others had learned until now is taken up first, and is to be forgotten as well.
+        self._do(lambda _turn: super(SharedThrottle, self).set_rate(rate, now), now)
 
     def leave(self, now: float) -> None:
         """Ends the session. Its open jobs no longer count: the server says when they take the slots.
@@ -219,6 +225,8 @@ class SharedThrottle(Throttle):
             self._in_flight -= len(left)
             self._others_in_flight.update(left)
             self._end_what_is_left(turn, self._session, now)
+            if self._counts:
+                turn.known_until(self._run_id, now)
             turn.end_session(self._session, now)
 
         self._do(go, now)
@@ -373,10 +381,12 @@ class SharedThrottle(Throttle):
 
     def _prune(self, turn: Turn, now: float) -> None:
         """Removes what counts for nobody any more."""
-        longest_s = turn.longest_window_s() + _KEPT_S
-        if now - self._pruned >= longest_s / 4:
+        kept_s = self._longest_s + _KEPT_S
+        if now - self._pruned >= kept_s / 4:
             self._pruned = now
-            turn.prune(now - longest_s)
+            turn.prune(now - kept_s)
+            lost_before = self._unknown_before
+            self._unknown_before = now - kept_s if lost_before is None else max(lost_before, now - kept_s)
 
     def _end_turn(self, turn: Turn) -> None:
         state = orjson.dumps(self.state()).decode()
@@ -386,11 +396,19 @@ class SharedThrottle(Throttle):
 
     def state(self) -> dict[str, Any]:
         """Gives what is not about single requests and jobs; what this process does not keep is passed on."""
-        return {"limit": self._limit_of_others, **_known(super().state())}
+        return {
+            "limit": self._limit_of_others,
+            "longest_s": self._longest_s,
+            "unknown_before": self._unknown_before,
+            **_known(super().state()),
+        }
 
     def load(self, state: Mapping[str, Any], *, shift_s: float = 0.0) -> None:
         """Takes up what `state` gave in another process."""
         self._limit_of_others = state["limit"]
+        self._longest_s = max(self._longest_s, state["longest_s"])
+        unknown_before = state["unknown_before"]
+        self._unknown_before = None if unknown_before is None else unknown_before + shift_s
         super().load(state, shift_s=shift_s)
 
 

@@ -6,7 +6,7 @@ decides anything; decision and entry are one transaction. Rules of this file:
 - Times are those of the event loop, which every process of one boot shares (CLOCK_MONOTONIC). `axis` names the boot.
   After another one the times are moved over by the wall clock.
 - Commits are not synced: a killed process loses nothing by that, and after a power failure the last window counts as
-  full, since what was entered last may be missing.
+  full, since what was entered last may be missing. That there was a session is synced, since that tells of it.
 - Whether a session lives is told by the lock on its file, and by nothing else: process ids are used again.
 - `change` numbers what was written; a process reads what has a higher one than it has seen.
 - SQLite's locks belong to the process: nothing else may open the database and close it again, which would drop those
@@ -50,14 +50,16 @@ _SCHEMA: Final = (
         state TEXT
     ) STRICT""",
     "INSERT INTO account VALUES (1, 0, '', 0.0, NULL)",
-    # window_s NULL: it counts nothing.
     """CREATE TABLE session (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
-        run_id TEXT NOT NULL,
-        window_s REAL
+        run_id TEXT NOT NULL
     ) STRICT""",
-    # Since when all requests of a run stand here: what its ledger knows besides is older.
-    "CREATE TABLE run (run_id TEXT PRIMARY KEY, since REAL NOT NULL) STRICT, WITHOUT ROWID",
+    # From when to when all requests of a run stand here: it may have sessions of which nothing does.
+    """CREATE TABLE run (
+        run_id TEXT PRIMARY KEY,
+        since REAL NOT NULL,
+        until REAL NOT NULL
+    ) STRICT, WITHOUT ROWID""",
     # ended NULL: in flight. counted_until NULL in one that has ended: it was never sent.
     """CREATE TABLE request (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -174,8 +176,11 @@ class AccountStore:
         return bool(changed)
 
     @contextmanager
-    def turn(self) -> Iterator[Turn]:
+    def turn(self, *, synced: bool = False) -> Iterator[Turn]:
         """Has the account to itself for the length of the block.
+
+        Args:
+            synced: what is written survives a power failure.
 
         Raises:
             Busy: another process has it for too long.
@@ -183,6 +188,8 @@ class AccountStore:
         """
         self._check_in_place()
         try:
+            if synced:
+                self._database.execute("PRAGMA synchronous = FULL")
             self._database.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             if _primary(error) == sqlite3.SQLITE_BUSY:
@@ -191,6 +198,8 @@ class AccountStore:
         try:
             yield Turn(self._database)
             self._database.execute("COMMIT")
+            if synced:
+                self._database.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")

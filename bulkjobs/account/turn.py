@@ -48,7 +48,7 @@ class Turn:
             grace_s,
         )
         self._write("UPDATE job SET at = min(at + ?1, ?2)", shift_s, now)
-        self._write("UPDATE run SET since = min(since + ?1, ?2)", shift_s, now)
+        self._write("UPDATE run SET since = min(since + ?1, ?2), until = min(until + ?1, ?2)", shift_s, now)
 
     # Sessions
 
@@ -56,13 +56,9 @@ class Turn:
         """Reads the sessions that have not ended in order."""
         return {number for (number,) in self._rows("SELECT number FROM session")}
 
-    def add_session(self, run_id: str, window_s: float | None) -> int:
+    def add_session(self, run_id: str) -> int:
         """Enters a session and gives its number."""
-        return self._write("INSERT INTO session (run_id, window_s) VALUES (?, ?)", run_id, window_s)
-
-    def set_window(self, session: int, window_s: float | None) -> None:
-        """Enters in which window a session counts."""
-        self._write("UPDATE session SET window_s = ? WHERE number = ?", window_s, session)
+        return self._write("INSERT INTO session (run_id) VALUES (?)", run_id)
 
     def end_session(self, session: int, now: float) -> list[str]:
         """Takes a session out, and with it its open jobs, which it gives: nobody would see them end."""
@@ -70,14 +66,15 @@ class Turn:
         self._write("DELETE FROM session WHERE number = ?", session)
         return [] if row is None else self.keep_jobs(row[0], (), now)
 
-    def longest_window_s(self) -> float:
-        """Gives the longest window in which a session counts; 0 if none counts."""
-        return float(self._one("SELECT coalesce(max(window_s), 0) FROM session")[0])
+    def known(self, run_id: str, now: float) -> tuple[float, float]:
+        """Gives from when to when all requests of a run stand here; enters it, from now on, if it was not here."""
+        self._write("INSERT INTO run VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING", run_id, now)
+        since, until = self._one("SELECT since, until FROM run WHERE run_id = ?", run_id)
+        return since, until
 
-    def since(self, run_id: str, now: float) -> float:
-        """Gives since when all requests of a run stand here, which is from now on if it was not here before."""
-        self._write("INSERT INTO run VALUES (?, ?) ON CONFLICT DO NOTHING", run_id, now)
-        return float(self._one("SELECT since FROM run WHERE run_id = ?", run_id)[0])
+    def known_until(self, run_id: str, now: float) -> None:
+        """Enters that all requests of a run stand here up to this moment."""
+        self._write("UPDATE run SET until = ? WHERE run_id = ?", now, run_id)
 
     # Requests
 

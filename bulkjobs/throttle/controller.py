@@ -328,10 +328,10 @@ class Throttle:
             self._end(now, Outcome.UNKNOWN_END)
             self._lockout.suspect(now)
 
-    def unknown_past(self, now: float) -> None:
-        """Takes it that nothing is known of what other processes sent in the last window."""
+    def unknown_past(self, before: float) -> None:
+        """Takes it that nothing is known of what was sent before this moment, and that it was all of the window."""
         if self._window is not None and self._limit is not None:
-            self._window.fill(now, self._limit.count)
+            self._window.fill(before, self._limit.count)
 
     def state(self) -> dict[str, Any]:
         """Gives what is not about single requests and jobs, as plain values."""
