@@ -79,6 +79,8 @@ class SessionOpened:
     """Ids still to be sent; None as long as the sources were not read to their end."""
     spendable_ids: int | None = None
     """What the spend cap leaves; None without one."""
+    account: RunSummary | None = None
+    """Of the run, as this session finds it; None if nobody looked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

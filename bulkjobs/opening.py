@@ -13,7 +13,8 @@ from typing import Final
 
 from bulkjobs.errors import ConfigError, LedgerError, SourceError
 from bulkjobs.events import SessionOpened
-from bulkjobs.ledger import Ledger, RunRow, SourceRow, timestamp
+from bulkjobs.exits import Exit
+from bulkjobs.ledger import Ledger, RunRow, SourceRow, summarise, timestamp
 from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
@@ -135,6 +136,7 @@ async def session_opened(settings: Settings, rate: Rate | None, ledger: Ledger) 
     """
     finished = ledger.run is not None and ledger.run.source_finished
     settled_ids = await ledger.settled_ids()
+    account = None if ledger.run is None else summarise(ledger.run, await ledger.counts(), Exit.ACCEPTED)
     cap = settings.spend_cap
     return SessionOpened(
         requests=None if rate is None else rate.count,
@@ -145,6 +147,7 @@ async def session_opened(settings: Settings, rate: Rate | None, ledger: Ledger) 
         settled_ids=settled_ids,
         planned_ids=await ledger.planned_ids() if finished else None,
         spendable_ids=None if cap is None else max(0, cap - await ledger.spent_ids()),
+        account=account,
     )
 
 

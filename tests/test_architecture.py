@@ -71,7 +71,18 @@ PURE = {
 }  # fmt: skip
 """What can be decided from values alone: clock readings and randomness are arguments."""
 
-HEAVY = {"numpy", "aiohttp", "lxml", "typer", "rich", "orjson", "sqlite3", "uvloop", "asyncio"}
+HEAVY = {
+    "numpy",
+    "aiohttp",
+    "lxml",
+    "typer",
+    "rich",
+    "orjson",
+    "sqlite3",
+    "uvloop",
+    "asyncio",
+    "prometheus_client",
+}
 
 
 def modules():
@@ -183,6 +194,7 @@ def test_the_http_client_is_used_in_one_place():
         ("aiolimiter", {"account"}),
         ("lxml", {"wire"}),
         ("numpy", {"chunking", "seen", "simulator"}),
+        ("prometheus_client", {"observers"}),
         ("sqlite3", {"account", "ledger"}),
         ("typer", {"cli"}),
         ("uvloop", {"cli"}),

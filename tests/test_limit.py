@@ -98,6 +98,17 @@ def test_the_limit_that_was_found_is_used_from_then_on() -> None:
     assert later.throttle.limit == 45
 
 
+def test_a_limit_that_has_held_for_long_comes_back_after_a_refusal_that_nobody_explains() -> None:
+    client = Client(Server(limit=50), Rate(count=50, period_s=W))
+    client.work(DAY_S / 4, pace_s=1.0)
+    ticket = client.throttle.admit(RequestKind.SUBMIT, client.now + W)
+    assert isinstance(ticket, Ticket)
+    client.throttle.ended(ticket, client.now + W, Outcome.THROTTLED)
+    client.work(DAY_S / 2, pace_s=1.0)
+    assert client.throttle.limit == 50
+    assert client.server.lockouts == 0
+
+
 # --- auto ---
 
 AUTO = Rate(count=90, period_s=W, auto=True)

@@ -17,6 +17,7 @@ import typer.main
 from bulkjobs.cli.app import app
 from bulkjobs.exits import Exit
 from bulkjobs.model import JobRecord, RunSummary
+from bulkjobs.observers.figures import METRICS
 from bulkjobs.settings import OPTIONS
 from bulkjobs.simulator import FaultPlan, ServiceConfig, SimulatorServer
 
@@ -114,6 +115,14 @@ def test_the_exit_codes_are_all_there():
 @pytest.mark.parametrize(("heading", "value"), [("Job records", JobRecord), ("Summary", RunSummary)])
 def test_the_tables_of_fields_name_each_field_once_and_in_order(heading, value):
     assert named([row[0] for row in rows(heading)]) == [field.name for field in dataclasses.fields(value)]
+
+
+def test_the_table_of_metrics_is_that_of_the_program():
+    expected = [
+        [f"`{metric.name}`", metric.kind, f"`{metric.label}`" if metric.label else "", metric.about]
+        for metric in METRICS
+    ]
+    assert rows("Metrics") == expected
 
 
 async def run(argv: list[str], server: SimulatorServer, folder: Path) -> tuple[int, str, str]:

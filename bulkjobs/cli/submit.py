@@ -40,14 +40,17 @@ class Output:
     json: bool = False
     quiet: bool = False
     log_format: Literal["text", "json"] = "text"
+    metrics: Path | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> Self:
-        """Takes what `settings.merge` gave for the three options."""
+        """Takes what `settings.merge` gave for these options."""
+        metrics = values.get("metrics")
         return cls(
             json=values.get("json") is True,
             quiet=values.get("quiet") is True,
             log_format="json" if values.get("log_format") == "json" else "text",
+            metrics=metrics if isinstance(metrics, Path) else None,
         )
 
 
@@ -129,14 +132,17 @@ def shown(run_dir: Path, work: Work, values: Mapping[str, object], *, again: str
 
 
 def watch(run_dir: Path, work: Work, settings: Settings, output: Output) -> tuple[RunSummary | int, bool]:
-    """Works on a run and shows it on stderr.
+    """Works on a run, shows it on stderr, and keeps its metrics.
 
     Returns:
         What `run_session` gives; and whether there was anything to work on.
+
+    Raises:
+        ConfigError: the metrics cannot be kept as they were asked for; nothing was sent.
     """
     seen = _Seen()
-    with _observing(output) as observers:
-        ended = run_session(settings, run_dir, work, [seen, *observers])
+    with _measuring(output, settings) as metrics, _observing(output) as observers:
+        ended = run_session(settings, run_dir, work, [seen, *metrics, *observers])
     if isinstance(ended, RunSummary) and ended.exit_code in _STOPPED_EARLY and not seen.stopping:
         tell(f"bulkjobs: {_stop_reason(run_dir) or outcome(ended.exit_code)}")
     return ended, seen.started
@@ -182,6 +188,23 @@ class _Seen:
     def __call__(self, event: Event, /) -> None:
         self.started = self.started or isinstance(event, RunStarted)
         self.stopping = self.stopping or isinstance(event, Stopping)
+
+
+@contextmanager
+def _measuring(output: Output, settings: Settings) -> Iterator[list[Observer]]:
+    """Keeps a file of metrics if there is to be one."""
+    if output.metrics is None:
+        yield []
+        return
+    from bulkjobs.observers.metrics import MetricsObserver  # noqa: PLC0415 - most runs need none of it
+
+    def warn(text: str) -> None:
+        tell(f"bulkjobs: {text}", level="warn")
+
+    with MetricsObserver(
+        output.metrics, endpoint=settings.endpoint, clock=SystemClock(), warn=warn
+    ) as observer:
+        yield [observer]
 
 
 @contextmanager

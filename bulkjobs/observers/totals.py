@@ -31,14 +31,24 @@ from bulkjobs.events import (
 from bulkjobs.model import Cause
 from bulkjobs.planning import Eta, NoEta
 
-__all__ = ["Totals", "clock_time", "eta_text", "one_line"]
+__all__ = ["WAITS", "Totals", "clock_time", "eta_text", "one_line"]
 
 _SUBMITTING: Final = "submitting"
 _LOCKED_OUT: Final = "locked out"
 _NO_SLOT: Final = "waiting for a job slot"
 _PAUSED: Final = "paused"
 _RECONCILING: Final = "comparing held chunks with the server's jobs"
+_UNREACHED: Final = "the server cannot be reached"
 _STOPPING: Final = "stopping"
+
+WAITS: Final = {
+    _LOCKED_OUT: "lockout",
+    _NO_SLOT: "slot",
+    _PAUSED: "outage",
+    _UNREACHED: "server",
+    _RECONCILING: "settling",
+}
+"""What is waited for, as one word, by the beginning of the words for people."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +65,8 @@ class Totals:
     accepted: int = 0
     refused: int = 0
     held: int = 0
+    held_change: int = 0
+    """By how much the session has changed what the run holds; below 0 if it settled what earlier ones held."""
     all_read: bool = False
     short_of_quota: str = ""
     """Both figures, if the quota may not last."""
@@ -97,8 +109,10 @@ class Totals:
                 self.refused += event.ids
             case ChunkHeld():
                 self.held += event.ids
+                self.held_change += event.ids
             case ChunkSettled():
                 self.held = max(0, self.held - event.ids)  # one that an earlier session held was not counted
+                self.held_change -= event.ids
                 self.accepted += event.ids if event.job_id is not None else 0
             case _:
                 return
@@ -124,11 +138,21 @@ class Totals:
             case JobChanged() if event.state.terminal and self.waits_for.startswith(_NO_SLOT):
                 self.waits_for = _SUBMITTING
             case AttemptNotApplied(cause=Cause.NOT_SENT) if not waits:
-                self.waits_for = f"the server cannot be reached: {event.reason}"
+                self.waits_for = f"{_UNREACHED}: {event.reason}"
             case ChunkAccepted() | ChunkRefused() if not waits:
                 self.waits_for = _SUBMITTING
             case _:
                 return
+
+    @property
+    def wait(self) -> str | None:
+        """Is what is waited for, one of the words in `WAITS`; None when nothing is."""
+        return next((word for begins, word in WAITS.items() if self.waits_for.startswith(begins)), None)
+
+    @property
+    def stopping(self) -> bool:
+        """Tells whether the session is about to end early."""
+        return self.waits_for.startswith(_STOPPING)
 
     @property
     def part_read(self) -> float | None:

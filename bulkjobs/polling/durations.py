@@ -103,14 +103,15 @@ class Durations:
         width_s = max(_UNKNOWN_LEAST_S, _UNKNOWN_WIDTH * unfinished_s)
         share = _PRICE_SHARE if self._seen else _PRICE_SHARE_UNTAUGHT
         least_s = max(_LEAST_PRICE_S, price_s)
-        below, unknown_below = self._below(asked_s), _ramp(asked_s - unfinished_s, width_s)
-        area = self._area_below(asked_s) + strange * _ramp_area(asked_s - unfinished_s, width_s)
+        below, area = self._below_and_area(asked_s)
+        unknown_below = _ramp(asked_s - unfinished_s, width_s)
+        area += strange * _ramp_area(asked_s - unfinished_s, width_s)
 
         def gain(age_s: float) -> tuple[float, float]:
             """Gives the idle time expected by an age less the price, in durations seen, and how fast it grows."""
-            ended = self._below(age_s) - below
-            ended += strange * (_ramp(age_s - unfinished_s, width_s) - unknown_below)
-            idle = self._area_below(age_s) + strange * _ramp_area(age_s - unfinished_s, width_s) - area
+            below_now, idle = self._below_and_area(age_s)
+            ended = below_now - below + strange * (_ramp(age_s - unfinished_s, width_s) - unknown_below)
+            idle += strange * _ramp_area(age_s - unfinished_s, width_s) - area
             idle -= (below + strange * unknown_below) * (age_s - asked_s)
             price, growth = (least_s, 0.0) if least_s > share * age_s else (share * age_s, share)
             return idle - price * (longer + strange), ended - growth * (longer + strange)
@@ -168,23 +169,20 @@ class Durations:
 
     def _below(self, age_s: float) -> float:
         """Gives the weight of the durations up to an age."""
+        return self._below_and_area(age_s)[0]
+
+    def _below_and_area(self, age_s: float) -> tuple[float, float]:
+        """Gives the weight of the durations up to an age, and the integral of that from 0."""
         edges, mass = self._edges, self._mass
         at = bisect_right(edges, age_s)
         if at == 0:
-            return 0.0
-        if at == len(edges):
-            return mass[-1]
-        share = (age_s - edges[at - 1]) / (edges[at] - edges[at - 1])
-        return mass[at - 1] + share * (mass[at] - mass[at - 1])
-
-    def _area_below(self, age_s: float) -> float:
-        """Gives the integral of `_below` from 0."""
-        at = bisect_right(self._edges, age_s)
-        if at == 0:
-            return 0.0
-        return self._area[at - 1] + (self._mass[at - 1] + self._below(age_s)) / 2 * (
-            age_s - self._edges[at - 1]
-        )
+            return 0.0, 0.0
+        before_s, below = edges[at - 1], mass[at - 1]
+        past_s = age_s - before_s
+        here = below
+        if at < len(edges):
+            here += past_s / (edges[at] - before_s) * (mass[at] - below)
+        return here, self._area[at - 1] + (below + here) / 2 * past_s
 
     def _work_out(self) -> None:
         edges = sorted({edge for interval in self._seen for edge in interval})

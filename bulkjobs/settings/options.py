@@ -416,6 +416,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="No progress; on stderr only what needs a person.",
     ),
     Option(
+        name="--metrics",
+        field="metrics",
+        kind=_PATH,
+        metavar="FILE",
+        default="none",
+        help="File in which Prometheus metrics are kept while it works; needs the extra `metrics`.",
+    ),
+    Option(
         name="--log-format",
         field="log_format",
         kind=_choice("text", "json"),

@@ -4,7 +4,8 @@ A lock-out below the limit says that the limit is wrong or shared. Of the L requ
 window at least half were counted in one window of the server, wherever its windows begin, so half of L is safe for
 certain. Most likely L is the limit itself: then nine tenths of it are safe as well. So the limit falls to the half
 and rises to the nine tenths, by half of what is left each time a whole window was used to the full without a
-refusal. A refusal soon after a step leads back to where the step began, for good.
+refusal. A refusal soon after a step leads back to where the step began, for good. A limit that had held for twelve
+windows is not what was met: it rises back to that.
 
 With `auto` it goes on rising, by a twentieth each time. A wall, the count at which the server refused, is not climbed
 to for a day; when it is met again it stands for two days, then for four: an account whose limit was raised, or whose
@@ -26,6 +27,8 @@ _GOAL: Final = 0.9
 _FLOOR: Final = 10
 """One lesson leaves at least the tenth part: a stray refusal early in a window would otherwise teach a limit of
 one request, for ever. A limit that is still too high meets its next lock-out, and its next lesson."""
+_LONG: Final = 12
+"""Windows in which a limit has to hold until a refusal is thought to be somebody else's doing."""
 _STEP: Final = 20
 """A step adds the twentieth part: a wall is met at most 5 % above what the account takes."""
 _WALL_S: Final = 86_400.0
@@ -94,7 +97,7 @@ class Limit:
             self._taught, self._goal = self._proved, 0
         else:
             self._taught = max(1, (let_through + 1) // 2, before // _FLOOR)
-            self._goal = int(let_through * _GOAL)
+            self._goal = max(int(let_through * _GOAL), before if self._has_held(now) else 0)
         before_wall, self._wall = self._wall, let_through + 1
         if before_wall is None or abs(self._wall - before_wall) * _SAME_WALL > before_wall:
             self._walls = 0
@@ -105,17 +108,22 @@ class Limit:
     def used_up(self, now: float) -> bool:
         """Takes that a request waits for the window; tells whether the limit has risen by it."""
         count = self.count
-        if count >= self._highest(now):
-            self._proved = None  # it has stopped rising: a refusal later on is not due to the last step
-            return False
         if self._full_since is None:
             self._full_since = now
+        if count >= self._highest(now):
+            if now >= self._full_since + self._window_s:
+                self._proved = None  # it has stopped rising: a refusal later on is not due to the last step
+            return False
         if now < self._full_since + self._window_s:
             return False
         self._proved, self._full_since = count, None
         step = (self._goal - count + 1) // 2 if count < self._goal else max(1, count // _STEP)
         self._taught = min(count + step, self._highest(now))
         return True
+
+    def _has_held(self, now: float) -> bool:
+        """Tells whether the limit was used to the full for so long that a refusal is not due to it."""
+        return self._full_since is not None and now >= self._full_since + _LONG * self._window_s
 
     def _highest(self, now: float) -> int:
         """Gives how far the limit may rise."""

@@ -376,7 +376,10 @@ class Client:
         """Starts a process in place of one that was killed."""
         process = self._new_process()
         if not self._processes:
+            known = self._throttle.state()
             self._throttle = self._make(self._settings)
+            if self._settings.state_dir != "none":
+                self._throttle.load({**self._throttle.state(), "limit": known["limit"]})
             self._restore(unanswered=bool(before.in_flight))
         self._processes.append(process)
         now = self._loop.now
