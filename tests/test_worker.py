@@ -433,7 +433,7 @@ def test_full_slots_are_waited_for_and_are_no_error(tmp_path: Path) -> None:
         await at.work(chunk_of(1))
         assert await at.states() == [ChunkState.ACCEPTED]
         assert [one.cause for one in at.seen(AttemptNotApplied)] == [Cause.SLOTS_FULL] * 2
-        assert now() == pytest.approx(30.0 + 60.0, abs=0.1)
+        assert now() == pytest.approx(5.0 + 5.0, abs=0.1)
 
     on(
         tmp_path,
