@@ -26,6 +26,8 @@ _FIRST: Final = frozenset({RequestKind.LOGIN, RequestKind.SUBMIT})
 """What may use the last token of a window: without a token nothing goes, without submits nothing is earned."""
 _TRIES_SHARE: Final = 0.25
 """Of the rate may go into tries for slots that jobs of others hold."""
+_RAMP_WITHOUT_LIMIT: Final = 1_024
+"""Answers after which a lock-out is over for good where there is no limit: more workers there are not."""
 _LEAST_TO_RESERVE: Final = 4
 """In a window of fewer tokens none is kept for submits: questions free the slots that submits wait for."""
 
@@ -239,7 +241,7 @@ class Throttle:
     def _end(self, now: float, outcome: Outcome, retry_after_s: float | None = None) -> None:
         self._count(now, outcome)
         if outcome is Outcome.THROTTLED or self._lockout.phase is not Phase.OPEN:
-            ramp_end = math.inf if self._limit is None else self._limit.count
+            ramp_end = _RAMP_WITHOUT_LIMIT if self._limit is None else self._limit.count
             self._lockout.ended(now, outcome, retry_after_s, ramp_end)
 
     def job_opened(self, ticket: Ticket, job_id: str, now: float) -> None:
