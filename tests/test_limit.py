@@ -121,6 +121,27 @@ def test_auto_finds_a_limit_below_its_first_guess_by_one_lock_out() -> None:
     assert client.throttle.limit == 50
 
 
+def test_auto_finds_a_limit_far_below_its_first_guess_by_one_lock_out_and_asks_again_after_an_hour() -> None:
+    client = Client(Server(limit=8), AUTO)
+    client.work(3_000.0, pace_s=1.0)
+    assert client.server.lockouts == 1
+    assert client.throttle.limit <= 8
+    client.work(DAY_S, pace_s=1.0)
+    assert client.server.lockouts == 2
+    assert client.throttle.limit == 8
+
+
+def test_auto_gets_over_a_refusal_that_comes_before_it_has_sent_much() -> None:
+    client = Client(Server(limit=90), AUTO)
+    for outcome in (Outcome.ANSWERED, Outcome.ANSWERED, Outcome.THROTTLED):
+        ticket = client.throttle.admit(RequestKind.SUBMIT, 0.0)
+        assert isinstance(ticket, Ticket)
+        client.throttle.ended(ticket, 0.0, outcome)
+    client.work(DAY_S, pace_s=1.0)
+    assert client.server.lockouts <= 1
+    assert client.throttle.limit > 80
+
+
 def test_auto_finds_a_limit_above_its_first_guess_within_a_twentieth() -> None:
     client = Client(Server(limit=130), AUTO)
     client.work(DAY_S, pace_s=0.5)

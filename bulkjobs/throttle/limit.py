@@ -25,8 +25,8 @@ __all__ = ["Limit"]
 
 _GOAL: Final = 0.9
 _FLOOR: Final = 10
-"""One lesson leaves at least the tenth part: a stray refusal early in a window would otherwise teach a limit of
-one request, for ever. A limit that is still too high meets its next lock-out, and its next lesson."""
+"""One lesson leaves at least the tenth part of a limit that a person gave: a stray refusal early in a window would
+otherwise teach a limit of one request, for ever. If it is still too high, the next lock-out is the next lesson."""
 _LONG: Final = 12
 """Windows in which a limit has to hold until a refusal is thought to be somebody else's doing."""
 _STEP: Final = 20
@@ -96,12 +96,16 @@ class Limit:
         if self._proved is not None and self._proved <= let_through:
             self._taught, self._goal = self._proved, 0
         else:
-            self._taught = max(1, (let_through + 1) // 2, before // _FLOOR)
+            # With `auto` the limit was only a guess, and may well be ten times too high.
+            self._taught = max(1, (let_through + 1) // 2, 0 if self._auto else before // _FLOOR)
             self._goal = max(int(let_through * _GOAL), before if self._has_held(now) else 0)
         before_wall, self._wall = self._wall, let_through + 1
         if before_wall is None or abs(self._wall - before_wall) * _SAME_WALL > before_wall:
             self._walls = 0
-        self._wall_until = now + _WALL_S * 2 ** min(self._walls, _MOST_DOUBLINGS)
+        if let_through < before // _FLOOR:
+            self._wall_until = now + _LONG * self._window_s  # it may have been a stray refusal
+        else:
+            self._wall_until = now + _WALL_S * 2 ** min(self._walls, _MOST_DOUBLINGS)
         self._walls += 1
         self._proved = self._full_since = None
 
