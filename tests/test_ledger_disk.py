@@ -13,7 +13,7 @@ from support.storage.session import Books, Town, violations
 from benchmarks import ledger_open
 from bulkjobs.errors import LedgerFull
 from bulkjobs.ledger import Ledger, reserve
-from bulkjobs.ledger.reserve import LEAST_FREE_BYTES, RESERVE_BYTES, Reserve
+from bulkjobs.ledger.reserve import LEAST_FREE_BYTES, Reserve
 from bulkjobs.model import Chunk, Tally
 from bulkjobs.testing import VirtualClock
 
