@@ -18,7 +18,7 @@ def test_sixty_kills_on_one_ledger_lose_nothing_and_send_nothing_twice(tmp_path:
     result = run_kills(KillPlan(cycles=60, ids=6_000, seed=1), tmp_path)
     print(result.table())
     assert result.violations == []
-    assert result.figures["kills"] >= 50
+    assert result.figures["kills"] >= 40
     assert result.figures["met_nothing_new"] >= 3, "some kills come before anything happened"
     assert sum(result.figures[f"met_{count}_in_flight"] for count in range(1, 5)) >= 20
     assert result.figures["delivered"] + result.figures["held"] == 6_000

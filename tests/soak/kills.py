@@ -66,7 +66,7 @@ def run_kills(plan: KillPlan, folder: Path) -> Result:
         Oracle(
             folder,
             "--latency",
-            "1ms..6ms",
+            "10ms..30ms",
             "--queue-time",
             "0s",
             "--job-time",
