@@ -40,7 +40,7 @@ def test_a_real_server_never_counts_more_than_the_limit(tmp_path: Path) -> None:
     print(result.table())
     assert result.violations == []
     assert result.figures["kills"] == 1
-    assert result.figures["fullest_window"] == 20
+    assert 10 <= result.figures["fullest_window"] <= 20
 
 
 @pytest.mark.parametrize(("violations", "code"), [([], 0), (["an id is lost"], 1)])
