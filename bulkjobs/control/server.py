@@ -72,6 +72,7 @@ async def serve(listener: Listener, obey: Obey) -> None:
             connection.answer(await obey(command, connection.origin))
     finally:
         server.close()
+        desk.is_closed = True  # one may have been accepted and not be made yet
         for connection in list(desk.connections):
             connection.leave()
 
@@ -81,6 +82,7 @@ class _Desk:
 
     def __init__(self) -> None:
         self.connections: set[_Connection] = set()
+        self.is_closed = False
         # Bounded by the connections, each of which makes one request.
         self.requests: asyncio.Queue[tuple[_Connection, Command]] = asyncio.Queue()
 
@@ -98,7 +100,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if len(self._desk.connections) >= _MOST_CONNECTIONS:
+        if self._desk.is_closed or len(self._desk.connections) >= _MOST_CONNECTIONS:
             self._transport.abort()
             return
         self._desk.connections.add(self)
