@@ -13,8 +13,8 @@ import asyncio
 import dataclasses
 import os.path
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -24,6 +24,7 @@ from bulkjobs.account.auth import check_credentials
 from bulkjobs.breaker import IN_A_ROW
 from bulkjobs.budget import Budget
 from bulkjobs.channel import Channel
+from bulkjobs.checkpoint import Checkpoints
 from bulkjobs.chunking import Chunker
 from bulkjobs.control.commands import Commands
 from bulkjobs.control.server import under_control
@@ -33,6 +34,7 @@ from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, Sour
 from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, RunStarted, Stopping
 from bulkjobs.exits import Exit, exit_code
 from bulkjobs.forecasting import Forecaster
+from bulkjobs.groups import first_error
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
 from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
@@ -100,6 +102,7 @@ class Engine:
         self._halt = Halt()
         self._halt.on_pull(lambda reason: self._emit(Stopping(reason=reason)))
         self._pool: Pool[Planned] = Pool(settings.workers)
+        self._checkpoints = Checkpoints(run_dir.checkpoints)
 
     def drain(self, reason: str, code: Exit) -> None:
         """Sends nothing more. Answers in flight are recorded, then `run` gives its summary."""
@@ -236,7 +239,7 @@ class Engine:
                 ledger=ledger,
                 emit=self._emit,
             )
-            async with _first_error():
+            async with first_error():
                 await under_control(
                     self._run_dir.path, commands.obey, partial(work, session), emit=self._emit
                 )
@@ -268,7 +271,7 @@ class Engine:
 
     async def _unless_halted(self, main: Coroutine[Any, Any, _T]) -> _T | None:
         """Waits for what only asks the server: when sending ends, an answer is not worth waiting for."""
-        async with _first_error(), asyncio.TaskGroup() as group:
+        async with first_error(), asyncio.TaskGroup() as group:
             task = group.create_task(main)
 
             def leave(_reason: str) -> None:
@@ -295,7 +298,13 @@ class Engine:
     def _intake(self, sources: Sequence[Source], ledger: Ledger) -> Intake:
         chunker = Chunker(self._chunk_size, dedupe=self._settings.dedupe)
         return Intake(
-            sources, chunker, ledger, invalid_path=self._run_dir.invalid, halt=self._halt, emit=self._emit
+            sources,
+            chunker,
+            ledger,
+            invalid_path=self._run_dir.invalid,
+            halt=self._halt,
+            emit=self._emit,
+            checkpoints=self._checkpoints,
         )
 
     async def _let_stages_work(self, session: _Session) -> None:
@@ -316,7 +325,7 @@ class Engine:
         if self._halt.pulled:
             stop_sending("")
         worker = self._worker(session, records, budget)
-        async with _first_error(), asyncio.TaskGroup() as group:
+        async with first_error(), asyncio.TaskGroup() as group:
             delivering = group.create_task(delivery.run(records))
             tracking = None if access.tracker is None else group.create_task(access.tracker.run())
             asking = group.create_task(watch_outages(access.gate, access.reader, self._halt))
@@ -382,6 +391,8 @@ class Engine:
     async def _end_session(self, ledger: Ledger, run: RunRow) -> RunSummary:
         code = _exit_code(ledger, run, await ledger.counts(), self._halt.codes)
         await ledger.end_session(code, self._halt.reasons)
+        if await is_settled(ledger, held_too=True):
+            await asyncio.to_thread(self._checkpoints.clear)
         return await self._report(ledger, run, self._halt.codes)
 
     async def _report(self, ledger: Ledger, run: RunRow, stops: Sequence[Exit]) -> RunSummary:
@@ -434,15 +445,3 @@ def _broken_by(error: BaseException) -> tuple[Exit, str]:
 
 def _ignore(_job_id: str) -> None:
     """Takes note of nothing: without a limit on open jobs nobody waits for one to end."""
-
-
-@asynccontextmanager
-async def _first_error() -> AsyncIterator[None]:
-    """Lets the first error of a group of tasks through as itself: the others only followed from it."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):  # a stage may have a group of its own
-            first = first.exceptions[0]
-        raise first from group

@@ -13,7 +13,7 @@ ROOT = Path(bulkjobs.__file__).parent
 
 ROWS = (
     # Words and values that stand for themselves.
-    ("errors", "model", "clock", "ids", "_scan", "channel", "exits", "jsonlines", "forking"),
+    ("errors", "model", "clock", "ids", "_scan", "channel", "exits", "jsonlines", "forking", "groups"),
     # What the pieces agree on, and pure rules over these values.
     (
         "settings",
@@ -29,6 +29,7 @@ ROWS = (
     ),
     # Pure rules that know the wire and the account; the ends of the way of an id; the durable account.
     (
+        "checkpoint",
         "wire",
         "backoff",
         "throttle",
@@ -40,7 +41,7 @@ ROWS = (
         "sinks",
         "ledger",
     ),
-    ("verdict", "account", "api", "nonce", "pool"),
+    ("verdict", "account", "api", "nonce", "pool", "reading"),
     # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
     (
         "opening",

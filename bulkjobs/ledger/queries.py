@@ -42,6 +42,7 @@ __all__ = [
     "known_jobs",
     "last_activity_utc",
     "last_ordinal",
+    "last_passed",
     "last_planned",
     "learned_limit",
     "open_jobs",
@@ -154,6 +155,20 @@ def last_planned(database: Database) -> int:
     part = "SELECT max(parent) FROM chunk WHERE state = 'planned' AND ordinal >= ?"
     return int(
         _one(database, f"SELECT max(coalesce(({whole}), 0), coalesce(({part}), 0))", FIRST_PART, FIRST_PART)
+    )
+
+
+def last_passed(database: Database) -> int:
+    """Reads the last chunk, as cut from the sources, up to which nothing has to go out again; 0 if there is none."""
+    last = "SELECT max(ordinal) FROM chunk WHERE ordinal < ?"
+    whole = "SELECT min(ordinal) - 1 FROM chunk WHERE state IN ('planned', 'sending') AND ordinal < ?"
+    part = "SELECT min(parent) - 1 FROM chunk WHERE state IN ('planned', 'sending') AND ordinal >= ?"
+    return int(
+        _one(
+            database,
+            f"SELECT min(coalesce(({last}), 0), coalesce(({whole}), ?), coalesce(({part}), ?))",
+            *[FIRST_PART] * 5,
+        )
     )
 
 
