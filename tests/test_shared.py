@@ -99,6 +99,12 @@ def use(throttle: SharedThrottle, now: float, times: int = 1) -> None:
         throttle.ended(start(throttle, now), now, ANSWERED)
 
 
+def stands(throttle: SharedThrottle, ticket: Ticket, job_id: str) -> tuple[bool, bool]:
+    """Tells whether a request and a job have a row in the store."""
+    with throttle._store.turn() as turn:
+        return turn.has_request(ticket.number), turn.has_job(job_id)
+
+
 # --- the window ---
 
 
@@ -243,9 +249,10 @@ def test_a_process_that_looks_away_for_long_misses_nothing(machine: Machine) -> 
     busy.job_opened(ticket, "a job", 1.0)
     assert away.admit(STATUS, 2.0)
     busy.job_closed("a job")
+    assert stands(busy, ticket, "a job") == (True, True)
     for minute in range(1, 20):
         use(busy, 60.0 * minute)
-    assert busy._store.turn  # the rows of the first minute are gone
+    assert stands(busy, ticket, "a job") == (False, False)
     assert isinstance(away.admit(SUBMIT, 2_000.0), Ticket)
 
 

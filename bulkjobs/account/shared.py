@@ -18,7 +18,7 @@ import orjson
 from bulkjobs.account.store import AccountStore, Busy
 from bulkjobs.errors import LedgerError
 from bulkjobs.throttle import Outcome, Throttle, Ticket, WaitUntil
-from bulkjobs.throttle.window import last_count
+from bulkjobs.throttle.window import last_count, last_count_before
 
 if TYPE_CHECKING:
     import asyncio
@@ -156,7 +156,7 @@ class SharedThrottle(Throttle):
                 open_jobs=open_jobs,
             )
             for start, end in older:
-                last = (now if end is None else min(now, max(start, end))) + self._grace_s
+                last = last_count_before(now, start, end, self._grace_s)
                 turn.add_past(self._session, ended=now, counted_until=last)
             turn.keep_jobs(self._run_id, open_jobs, now)
 
