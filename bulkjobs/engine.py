@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bulkjobs.access import Access, open_access
 from bulkjobs.account.auth import check_credentials
+from bulkjobs.baseline import take_baseline
 from bulkjobs.breaker import IN_A_ROW
 from bulkjobs.budget import Budget
 from bulkjobs.channel import Channel
@@ -44,12 +45,14 @@ from bulkjobs.outage import watch_outages
 from bulkjobs.outlook import Outlook
 from bulkjobs.pool import Pool
 from bulkjobs.ports import Clock, Sink, Source, Transport
-from bulkjobs.reconciler import Orders, Reconciler
 from bulkjobs.reports import write_reports
 from bulkjobs.rundir import RunDir, not_written
 from bulkjobs.settings import Settings
 from bulkjobs.sinks.stream import LoopLeft
 from bulkjobs.worker import Submission, Worker
+
+if TYPE_CHECKING:
+    from bulkjobs.reconciler import Orders, Reconciler
 
 __all__ = ["Engine"]
 
@@ -246,43 +249,54 @@ class Engine:
 
     async def _work(self, session: _Session) -> None:
         """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""
-        if self._reconciles and session.run.baseline_utc is None and await session.ledger.is_untouched():
-            await self._unless_halted(self._reconciler(session).take_baseline())
-        if self._settings.forecast:
-            forecaster = Forecaster(self._settings, self._endpoint, session.access.reader, session.ledger)
-            await self._unless_halted(forecaster.run(session.sources, self._clock, self._emit))
-        session.access.gate.recall_outcomes(await session.ledger.unknown_in_a_row(IN_A_ROW))
+        ledger = session.ledger
+        await self._unless_halted(*await self._questions(session))
+        session.access.gate.recall_outcomes(await ledger.unknown_in_a_row(IN_A_ROW))
         await self._let_stages_work(session)
         for _ in range(_MOST_PASSES):
-            if not self._reconciles or self._halt.pulled:
+            if self._halt.pulled or not (self._reconciles and await ledger.last_ordinal(ChunkState.HELD)):
                 break
-            if not await self._unless_halted(self._reconciler(session).run(session.began_utc)):
+            if not any(await self._unless_halted(self._reconciler(session).run(session.began_utc))):
                 break
             await self._let_stages_work(session)
         await session.delivery.hand_on_backlog()
 
+    async def _questions(self, session: _Session) -> list[Coroutine[Any, Any, None]]:
+        """Gives what is asked before anything is sent."""
+        access, ledger, questions = session.access, session.ledger, []
+        if self._reconciles and session.run.baseline_utc is None and await ledger.is_untouched():
+            questions.append(
+                take_baseline(access.reader, ledger, clock=self._clock, halt=self._halt, emit=self._emit)
+            )
+        if self._settings.forecast:
+            forecaster = Forecaster(self._settings, self._endpoint, access.reader, ledger)
+            questions.append(forecaster.run(session.sources, self._clock, self._emit))
+        return questions
+
     async def _settle(self, orders: Orders, session: _Session) -> None:
         reconciler = self._reconciler(session, orders)
-        if orders.by_person:
-            await self._unless_halted(reconciler.obey(orders))
-        else:
-            await self._unless_halted(reconciler.run(session.began_utc))
+        await self._unless_halted(
+            reconciler.obey(orders) if orders.by_person else reconciler.run(session.began_utc)
+        )
         await session.delivery.hand_on_backlog()
 
-    async def _unless_halted(self, main: Coroutine[Any, Any, _T]) -> _T | None:
+    async def _unless_halted(self, *mains: Coroutine[Any, Any, _T]) -> list[_T]:
         """Waits for what only asks the server: when sending ends, an answer is not worth waiting for."""
         async with first_error(), asyncio.TaskGroup() as group:
-            task = group.create_task(main)
+            tasks = [group.create_task(main) for main in mains]
 
             def leave(_reason: str) -> None:
-                task.cancel()
+                for task in tasks:
+                    task.cancel()
 
             self._halt.on_pull(leave)
             if self._halt.pulled:
-                task.cancel()
-        return None if task.cancelled() else task.result()
+                leave("")
+        return [task.result() for task in tasks if not task.cancelled()]
 
     def _reconciler(self, session: _Session, orders: Orders | None = None) -> Reconciler:
+        from bulkjobs.reconciler import Reconciler  # noqa: PLC0415 - few sessions have anything to reconcile
+
         return Reconciler(
             session.access.reader,
             session.ledger,

@@ -13,7 +13,19 @@ ROOT = Path(bulkjobs.__file__).parent
 
 ROWS = (
     # Words and values that stand for themselves.
-    ("errors", "model", "clock", "ids", "_scan", "channel", "exits", "jsonlines", "forking", "groups"),
+    (
+        "errors",
+        "model",
+        "clock",
+        "ids",
+        "_scan",
+        "channel",
+        "exits",
+        "jsonlines",
+        "forking",
+        "groups",
+        "version",
+    ),
     # What the pieces agree on, and pure rules over these values.
     (
         "settings",
@@ -51,6 +63,7 @@ ROWS = (
         "outage",
         "outlook",
         "forecasting",
+        "baseline",
         "reconciler",
         "reports",
         "audit",

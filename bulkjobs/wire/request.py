@@ -6,12 +6,12 @@ A `Request` made here reaches the wire exactly as it stands; the transport adds 
 from __future__ import annotations
 
 import re
-from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from bulkjobs.errors import ConfigError
 from bulkjobs.model import JobId, Request, RequestKind
+from bulkjobs.version import __version__
 
 if TYPE_CHECKING:
     from bulkjobs.endpoints import Endpoint
@@ -50,14 +50,7 @@ _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 """Visible ASCII. RFC 9110 5.5 allows more, but no token has it, and a line break would add a header."""
 
 
-def _user_agent() -> str:
-    try:
-        return f"bulkjobs/{metadata.version('bulkjobs')}"
-    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        return "bulkjobs/0"
-
-
-_USER_AGENT: Final = _user_agent()
+_USER_AGENT: Final = f"bulkjobs/{__version__}"
 
 
 def submit_request(
