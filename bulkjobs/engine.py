@@ -30,15 +30,16 @@ from bulkjobs.chunking import Chunker
 from bulkjobs.control.commands import Commands
 from bulkjobs.control.server import under_control
 from bulkjobs.delivery import Delivery
+from bulkjobs.ending import broken_by, session_exit_code
 from bulkjobs.endpoints import endpoint_named
-from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, SourceError
+from bulkjobs.errors import AuthError, ConfigError, SinkError, SourceError
 from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, RunStarted, Stopping
-from bulkjobs.exits import Exit, exit_code
+from bulkjobs.exits import Exit
 from bulkjobs.forecasting import Forecaster
 from bulkjobs.groups import first_error
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
-from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
+from bulkjobs.ledger import DATABASE_NAME, Ledger, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
 from bulkjobs.opening import is_settled, open_run, open_run_sources, session_opened
 from bulkjobs.outage import watch_outages
@@ -177,7 +178,7 @@ class Engine:
             except SinkError as error:
                 self._on_sink_failure(error)
             except BaseException as error:
-                self._halt.note(*_broken_by(error))
+                self._halt.note(*broken_by(error))
                 raise
             finally:
                 summary = await self._end_session(ledger, run)
@@ -403,7 +404,7 @@ class Engine:
     # Ending
 
     async def _end_session(self, ledger: Ledger, run: RunRow) -> RunSummary:
-        code = _exit_code(ledger, run, await ledger.counts(), self._halt.codes)
+        code = session_exit_code(ledger, run, await ledger.counts(), self._halt.codes)
         await ledger.end_session(code, self._halt.reasons)
         if await is_settled(ledger, held_too=True):
             await asyncio.to_thread(self._checkpoints.clear)
@@ -412,7 +413,7 @@ class Engine:
     async def _report(self, ledger: Ledger, run: RunRow, stops: Sequence[Exit]) -> RunSummary:
         """Writes what people read of a run. All of it is derived from the ledger."""
         counts = await ledger.counts()
-        summary = summarise(run, counts, _exit_code(ledger, run, counts, stops))
+        summary = summarise(run, counts, session_exit_code(ledger, run, counts, stops))
         try:
             await write_reports(self._run_dir, ledger, summary)
         except OSError as error:
@@ -440,21 +441,6 @@ class _Session:
 
 
 _Work = Callable[[_Session], Awaitable[None]]
-
-
-def _exit_code(ledger: Ledger, run: RunRow, counts: Counts, stops: Sequence[Exit]) -> int:
-    all_read = ledger.run is not None and ledger.run.source_finished
-    all_delivered = not counts.states[ChunkState.ACCEPTED].chunks
-    return exit_code(summarise(run, counts, 0).ids, stops, complete=all_read and all_delivered)
-
-
-def _broken_by(error: BaseException) -> tuple[Exit, str]:
-    """Says what broke a session off: its caller, the ledger, or a bug."""
-    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
-        return Exit.SIGINT, "The session was cancelled."
-    if isinstance(error, LedgerError):
-        return Exit.STORAGE, str(error)
-    return Exit.BUG, f"A bug ended the session: {type(error).__name__}."
 
 
 def _ignore(_job_id: str) -> None:

@@ -57,6 +57,7 @@ ROWS = (
     # The life of one id coming in, one record going out, one job; what people read of it, and whether it is true.
     (
         "opening",
+        "ending",
         "intake",
         "delivery",
         "tracker",
