@@ -11,9 +11,10 @@ from bulkjobs.errors import SourceError
 from bulkjobs.ports import Source
 from bulkjobs.sources.objects import AsyncIterableSource, Id, IterableSource
 from bulkjobs.sources.spool import SpooledSource
-from bulkjobs.sources.text import FileSource, StdinSource
+from bulkjobs.sources.stdin import StdinSource
+from bulkjobs.sources.stored import FileSource, StoredSource
 
-__all__ = ["FileSource", "Id", "SourceLike", "SpooledSource", "open_sources"]
+__all__ = ["FileSource", "Id", "SourceLike", "SpooledSource", "StoredSource", "open_sources"]
 
 SourceLike = str | Path | Iterable[Id] | AsyncIterable[Id] | Source
 """A path, a glob pattern, `-` for standard input, ids, an async stream of ids, or a source of one's own."""
