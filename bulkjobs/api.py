@@ -55,11 +55,13 @@ _LOOKS: Final = 2
 """Turns of the loop before a connection is looked at: one polls the sockets, the next runs what that found. So what
 has reached this machine by then is seen; what is still on its way cannot be."""
 
+_ALIKE: Final = 8
+"""Of so many requests what is the same is kept: all submits of a run are alike but for their bodies."""
+
 _MAX_ERROR_TEXT: Final = 300
 _MAX_HEADER_TEXT: Final = 200
 _ADDRESS: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
 _MASK: Final = "***"
-_ESCAPES: Final = (b"\\", b"%", b"&")
 _SHORTEST_BEGINNING: Final = 6
 """Fewer characters of a secret at the end of an answer that was cut tell nothing."""
 _ENTITIES: Final[dict[str, list[str]]] = {}
@@ -127,8 +129,7 @@ class HttpTransport:
         self._ssl_context = ssl_context
         self._clock = clock
         self._connector: aiohttp.TCPConnector | None = None
-        # The address of the submits is the same for all, unless there is a webhook.
-        self._target = lru_cache(maxsize=8)(_target)
+        self._target = lru_cache(maxsize=_ALIKE)(_target)
         self._used: WeakSet[ResponseHandler] = WeakSet()
         """Connections that were handed out before."""
 
@@ -343,6 +344,7 @@ def _flaw(protocol: ResponseHandler) -> str | None:
     return None
 
 
+@lru_cache(maxsize=_ALIKE)
 def _header(value: str | None, secrets: tuple[str, ...]) -> str | None:
     # Masked before it is cut: half a secret is no longer found.
     return None if value is None else printable(_masked(value, secrets), limit=_MAX_HEADER_TEXT)
@@ -368,7 +370,7 @@ def _without_secrets(body: bytes, secrets: tuple[str, ...]) -> bytes:
     """Masks what a server echoes of our secrets: answers are kept in the ledger and shown to people."""
     for secret in secrets:
         body = body.replace(secret.encode(), _MASK.encode())
-    if any(mark in body for mark in _ESCAPES):
+    if b"\\" in body or b"%" in body or b"&" in body:
         # Not for every answer: each chunk has a webhook address of its own, and a pattern takes milliseconds to make.
         for secret in secrets:
             body = _pattern(secret).sub(_MASK.encode(), body)
