@@ -474,8 +474,8 @@ def test_nobody_else_can_read_it(machine: Machine) -> None:
 def test_a_store_of_another_format_is_refused(machine: Machine) -> None:
     machine.run().leave(0.0)
     with sqlite3.connect(machine.folder / "account.db") as database:
-        database.execute("PRAGMA user_version = 2")
-    with pytest.raises(ConfigError, match="has format 2"):
+        database.execute("PRAGMA user_version = 3")
+    with pytest.raises(ConfigError, match="has format 3"):
         machine.run()
 
 
@@ -570,7 +570,7 @@ def test_a_store_that_is_overwritten_under_a_run_stops_sending_and_says_what_to_
         throttle.admit(STATUS, 1.0)
 
 
-@pytest.mark.parametrize("removed", ["account.db", "sessions/1"])
+@pytest.mark.parametrize("removed", ["account.db", "account.changes", "sessions/1"])
 def test_a_store_that_is_removed_under_a_run_stops_it_because_others_would_begin_another(
     machine: Machine, removed: str
 ) -> None:
