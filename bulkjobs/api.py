@@ -55,6 +55,9 @@ _LOOKS: Final = 2
 """Turns of the loop before a connection is looked at: one polls the sockets, the next runs what that found. So what
 has reached this machine by then is seen; what is still on its way cannot be."""
 
+_MOST_OF_TIME: Final = 0.99
+"""With so much of it left the timer is not set anew: that takes as long as to write the request."""
+
 _ALIKE: Final = 8
 """Of so many requests what is the same is kept: all submits of a run are alike but for their bodies."""
 
@@ -216,8 +219,10 @@ class HttpTransport:
             for _ in range(_LOOKS):
                 await asyncio.sleep(0)
             transport = _usable(protocol)  # the hook takes a sync of the disk
-            # The disk may be blocked for a while: that must not shorten the time for the answer.
-            limit.reschedule(asyncio.get_running_loop().time() + self._request_timeout_s)
+            # The disk may be blocked for a while: that must not shorten the time for the answer by more than little.
+            ends, now = limit.when(), asyncio.get_running_loop().time()
+            if ends is not None and ends - now < _MOST_OF_TIME * self._request_timeout_s:
+                limit.reschedule(now + self._request_timeout_s)
             trail.sent_utc = self._clock.utc()
             trail.phase = Phase.HEADERS_SENT
             # No `Expect: 100-continue`, although a refusal would then cost no body: a server that does not know it
@@ -249,7 +254,8 @@ class HttpTransport:
             if reused and _flaw(protocol):
                 connection.close()
                 continue
-            self._used.add(protocol)
+            if not reused:
+                self._used.add(protocol)
             protocol.set_response_params(
                 read_until_eof=True,
                 auto_decompress=False,  # nothing compressed was asked for, and it may be a bomb

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, Protocol, get_args
 
-from bulkjobs.events import ChunkAccepted, ChunkRefused, Event, JobChanged, LockoutEnded, RunFinished
+from bulkjobs.events import (
+    ChunkAccepted,
+    ChunkPlanned,
+    ChunkRefused,
+    Event,
+    JobChanged,
+    LockoutEnded,
+    RunFinished,
+)
 from bulkjobs.jsonlines import json_line
 from bulkjobs.observers.totals import Totals, one_line
 from bulkjobs.observers.wording import Level, Saying, say
@@ -91,6 +99,8 @@ class LogObserver:
 
     def __call__(self, event: Event, /) -> None:
         """Writes what the event says, if it says anything new."""
+        if isinstance(event, ChunkPlanned):  # says nothing, and comes as often as all others together
+            return
         now_utc = self._clock.utc()
         self._totals.add(event)
         if self._repeated:
