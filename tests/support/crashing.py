@@ -204,7 +204,8 @@ def _mark_delivery() -> None:
     write_all: Callable[[int, bytes], None] = sinks.write_all
 
     def write_half(descriptor: int, content: bytes) -> None:
-        if any([_due("sink_half_written") for _ in range(content.count(b"\n"))]):
+        due = [_due("sink_half_written") for _ in range(content.count(b"\n"))]  # as above
+        if any(due):
             write_all(descriptor, content[: len(content) // 2])
             _die()
         write_all(descriptor, content)
