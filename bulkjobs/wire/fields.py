@@ -84,7 +84,11 @@ def read_document(body: bytes) -> dict[str, object]:
 
 def lowered(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     """Gives fields with their names in lower case."""
-    fields: dict[str, object] = {}
+    pairs = list(pairs)
+    fields: dict[str, object] = {name.lower(): value for name, value in pairs}
+    if len(fields) == len(pairs):
+        return fields
+    fields = {}
     for name, value in pairs:
         before = fields.setdefault(name.lower(), value)
         if before is not value and before != value:
