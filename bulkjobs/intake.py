@@ -70,8 +70,8 @@ class Intake:
             emit: told of progress and of each chunk.
         """
         self._sources = sources
-        sizes = [source.size_bytes for source in sources]
-        self._size_bytes = None if None in sizes else sum(size or 0 for size in sizes)
+        self._unsized = [source for source in sources if source.size_bytes is None]
+        self._sized_bytes = sum(source.size_bytes or 0 for source in sources)
         self._passed_bytes = 0
         """Of the sources before the one that is read."""
         self._chunker = chunker
@@ -241,6 +241,11 @@ class Intake:
             await asyncio.to_thread(report.finish)
         await self._ledger.finish_source(self._tail)
 
+    def _size_bytes(self) -> int | None:
+        """Gives the size of all sources, as soon as that of the last one is known."""
+        late = [source.size_bytes for source in self._unsized]
+        return None if None in late else self._sized_bytes + sum(size or 0 for size in late)
+
     def _progress(self, source: Source, *, finished: bool = False) -> None:
         totals = self._chunker.totals
         self._emit(
@@ -253,7 +258,7 @@ class Intake:
                 duplicate=totals.duplicate,
                 finished=finished,
                 run_position_bytes=self._passed_bytes + (0 if finished else source.position_bytes),
-                run_size_bytes=self._size_bytes,
+                run_size_bytes=self._size_bytes(),
             )
         )
 

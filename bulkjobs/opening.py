@@ -19,7 +19,7 @@ from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Rate, Settings
-from bulkjobs.sources import FileSource, SpooledSource
+from bulkjobs.sources import ORDER_ADVICE, FileSource, QuerySource, SpooledSource
 
 __all__ = ["OpenedSources", "is_settled", "open_run", "open_run_sources", "session_opened"]
 
@@ -105,7 +105,11 @@ async def open_run_sources(
             f"The run in {run_dir.path} was begun with {_names(known)}, not {_names(given)}. Give "
             f"the same sources in the same order, or another run directory with --run."
         )
-    pairs = list(zip(known, opened, strict=bool(opened)))
+    pairs = [
+        # Of a query that was read to its end the copy is what counts: the database may have moved on.
+        (row, None if row.complete and isinstance(source, QuerySource) else source)
+        for row, source in zip(known, opened, strict=bool(opened))
+    ]
     for position, (row, mended) in enumerate(pairs):
         if mended is not None and row.fingerprint is None and mended.fingerprint is not None:
             ledger.record_source(position, row.name, mended.fingerprint, spooled=False)
@@ -168,6 +172,8 @@ def _repeatable(
         spooled_bytes=row.spooled_bytes,
         complete=row.complete,
         on_spooled=on_spooled,
+        ahead=isinstance(source, QuerySource),
+        advice=ORDER_ADVICE if isinstance(source, QuerySource) else "",
     )
 
 

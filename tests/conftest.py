@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from support.postgres import Postgres, running_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Is a PostgreSQL, started when the first test asks for it."""
+    with running_postgres() as server:
+        if server is None:
+            pytest.skip("no PostgreSQL on this machine, and no wheel that brings one for it")
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -276,6 +276,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Where runs of one account on this machine share what it has used up; none to share nothing.",
     ),
     Option(
+        name="--query",
+        field="query",
+        kind=_text("one query that only reads"),
+        metavar="SQL",
+        default="none",
+        help="Query that gives the ids of a database, in one column; with ORDER BY it can go on when interrupted.",
+    ),
+    Option(
         name="--chunk-size",
         field="chunk_size",
         kind=_count(1, 1_000_000),

@@ -6,33 +6,68 @@ import glob
 import os.path
 from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
+from typing import Final
 
-from bulkjobs.errors import SourceError
+from bulkjobs.errors import ConfigError, SourceError
 from bulkjobs.ports import Source
 from bulkjobs.sources.objects import AsyncIterableSource, Id, IterableSource
+from bulkjobs.sources.query import ORDER_ADVICE, QuerySource
 from bulkjobs.sources.spool import SpooledSource
 from bulkjobs.sources.text import FileSource, StdinSource
 
-__all__ = ["FileSource", "Id", "SourceLike", "SpooledSource", "open_sources"]
+__all__ = [
+    "ORDER_ADVICE",
+    "FileSource",
+    "Id",
+    "QuerySource",
+    "SourceLike",
+    "SpooledSource",
+    "open_sources",
+]
+
+_POSTGRES: Final = ("postgresql://", "postgres://")
+_SQLITE: Final = "sqlite:"
 
 SourceLike = str | Path | Iterable[Id] | AsyncIterable[Id] | Source
-"""A path, a glob pattern, `-` for standard input, ids, an async stream of ids, or a source of one's own."""
+"""A path, a glob pattern, `-` for standard input, the address of a database, ids, an async stream of ids, or a source
+of one's own."""
 
 
-def open_sources(given: Iterable[SourceLike]) -> list[Source]:
+def open_sources(given: Iterable[SourceLike], *, query: str | None = None) -> list[Source]:
     """Turns what a caller names into sources, in the order given; a pattern into its files, sorted.
 
+    Args:
+        given: what the caller names; nothing to go on with the sources of a run.
+        query: which ids to read from a database.
+
     Raises:
+        ConfigError: a database is named without a query, a query without a database, or an extra is missing.
         SourceError: a file is missing, unreadable or not a file, a pattern matches nothing, or standard
             input stands twice. Nothing was read yet.
     """
     sources: list[Source] = []
     for one in given:
-        sources += _sources_of(one, f"iterable {len(sources) + 1}")
+        asked = _database(one, query) if isinstance(one, str) else None
+        sources += [asked] if asked is not None else _sources_of(one, f"iterable {len(sources) + 1}")
+    if query is not None and sources and not any(isinstance(source, QuerySource) for source in sources):
+        raise ConfigError("query (--query) is for a database, and none of the sources is one.")
     names = [source.name for source in sources if not source.repeatable]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise SourceError(f"{twice} stands twice among the sources, but can be read only once.")
     return sources
+
+
+def _database(address: str, query: str | None) -> Source | None:
+    """Gives the source behind the address of a database; None if it is none."""
+    if address.startswith(_POSTGRES):
+        from bulkjobs.sources.postgres import PostgresSource  # noqa: PLC0415 - most runs need none of it
+
+        return PostgresSource(address, query)
+    if address.startswith(_SQLITE):
+        from bulkjobs.sources.sqlite import SqliteSource  # noqa: PLC0415 - as above
+
+        return SqliteSource(address, query)
+    return None
 
 
 def _sources_of(one: SourceLike, name: str) -> list[Source]:
