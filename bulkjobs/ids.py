@@ -1,4 +1,4 @@
-"""What an id is: one to nineteen ASCII digits, the first not a zero.
+"""What an id is: one to nineteen ASCII digits, the first not a zero; or, of the opaque kind, a short word.
 
 The rule is stricter than `int()` on purpose. `007`, `+5`, `1_2` or `٣` name another contact than the
 text says, or none, and every id that goes out is paid for. So an id is never repaired, only trimmed of
@@ -10,39 +10,53 @@ Nineteen digits always fit an unsigned 64-bit integer, which is how the set of i
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Final
 
-__all__ = ["BLANKS", "MAX_DIGITS", "fault_of", "shown"]
+__all__ = ["BLANKS", "MAX_DIGITS", "MAX_OPAQUE", "IdForm", "fault_of", "shown"]
+
+
+class IdForm(StrEnum):
+    """Is what the ids of an endpoint look like."""
+
+    INTEGER = "integer"
+    OPAQUE = "opaque"
+    """Letters, digits, `_` and `-`; 64 of them in every public sample (api.md 7)."""
+
 
 MAX_DIGITS: Final = 19
 """2**63 has nineteen digits; no public sample of an integer id has more than eight (api.md 7)."""
+
+MAX_OPAQUE: Final = 64
 
 BLANKS: Final = b" \t"
 """What is taken off around an id. Other white space is a fault: in a list of ids it is an accident."""
 
 _ID = re.compile(rb"[1-9][0-9]{0,18}")
+_OPAQUE = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _SHOWN_CHARACTERS: Final = 200
 
 
-def fault_of(text: bytes) -> str | None:
+def fault_of(text: bytes, form: IdForm = IdForm.INTEGER) -> str | None:
     """Says why a piece of input, with the blanks around it taken off, is not an id; None when it is one.
 
     Args:
         text: the bytes between two separators, not empty.
+        form: what an id looks like.
 
     Returns:
         A reason in words that a person can act on, or None.
     """
+    if form is IdForm.OPAQUE:
+        return _fault_of_opaque(text)
     if _ID.fullmatch(text):
         return None
     if text.isdigit():  # bytes.isdigit knows ASCII digits only
         if len(text.lstrip(b"0")) > MAX_DIGITS or len(text) > MAX_DIGITS:
             return f"more than {MAX_DIGITS} digits"
         return "zero is not an id" if not text.strip(b"0") else "leading zero"
-    if b"\x00" in text or text.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "NUL byte or byte order mark: is the source UTF-16? Convert it to UTF-8"
-    if b"\r" in text:
-        return "carriage return that ends no line: are lines ended by CR alone? Convert them to LF"
+    if fault := _fault_of_file(text):
+        return fault
     if not text.isascii():
         return "not an ASCII digit: other digits, a no-break space or an invisible character"
     if text[:1] in b"+-" and text[1:].isdigit():
@@ -50,6 +64,29 @@ def fault_of(text: bytes) -> str | None:
     if any(byte in b" \t" for byte in text):
         return "blank inside: separate ids by a newline or a comma"
     return "not a number"
+
+
+def _fault_of_opaque(text: bytes) -> str | None:
+    if text.isdigit():
+        return "only digits: an id of another endpoint"
+    if _OPAQUE.fullmatch(text):
+        return None
+    if fault := _fault_of_file(text):
+        return fault
+    if any(byte in b" \t" for byte in text):
+        return "blank inside: separate ids by a newline or a comma"
+    if len(text) > MAX_OPAQUE and text.isascii():
+        return f"more than {MAX_OPAQUE} characters"
+    return "a character other than letters, digits, _ and -"
+
+
+def _fault_of_file(text: bytes) -> str | None:
+    """Says what is wrong with the whole source, if it is."""
+    if b"\x00" in text or text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "NUL byte or byte order mark: is the source UTF-16? Convert it to UTF-8"
+    if b"\r" in text:
+        return "carriage return that ends no line: are lines ended by CR alone? Convert them to LF"
+    return None
 
 
 def shown(text: bytes) -> str:

@@ -13,7 +13,7 @@ ROOT = Path(bulkjobs.__file__).parent
 
 ROWS = (
     # Words and values that stand for themselves.
-    ("errors", "model", "clock", "ids", "seen", "channel", "exits", "jsonlines", "forking"),
+    ("errors", "model", "clock", "ids", "_scan", "channel", "exits", "jsonlines", "forking"),
     # What the pieces agree on, and pure rules over these values.
     (
         "settings",
@@ -87,7 +87,7 @@ HEAVY = {
 
 def modules():
     """Gives each module's dotted name and path."""
-    for path in sorted(ROOT.rglob("*.py")):
+    for path in sorted([*ROOT.rglob("*.py"), *ROOT.rglob("*.pyi")]):
         parts = path.relative_to(ROOT.parent).with_suffix("").parts
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 

@@ -20,7 +20,7 @@ from bulkjobs.events import SourceProgress
 from bulkjobs.ledger import read_run
 from bulkjobs.settings import Secret, Settings
 from bulkjobs.simulator import ServiceConfig, SimulatorServer
-from bulkjobs.sources.text import StdinSource
+from bulkjobs.sources.stdin import StdinSource
 
 
 @dataclass

@@ -16,9 +16,10 @@ import pytest
 
 from bulkjobs.errors import SourceError
 from bulkjobs.ports import Source
-from bulkjobs.sources import FileSource, open_sources
+from bulkjobs.sources import FileSource, StoredSource, open_sources
+from bulkjobs.sources.blob import LocalFile
 from bulkjobs.sources.objects import AsyncIterableSource, IterableSource, as_text
-from bulkjobs.sources.text import StdinSource
+from bulkjobs.sources.stdin import StdinSource
 
 TEXT = b"225\n226\n13496440\n"
 TWO_MILLION = 2_000_000
@@ -70,13 +71,13 @@ async def test_a_plain_file_comes_out_byte_for_byte(file):
 
 
 async def test_a_file_of_two_million_ids_comes_in_blocks_of_bounded_size(file):
-    """Twenty megabytes pass through without ever being held: no block is larger than 256 KiB."""
+    """Twenty megabytes pass through without ever being held: no block is larger than 1 MiB."""
     text = b"\n".join(b"%d" % n for n in range(10_000_000, 10_000_000 + TWO_MILLION))
     checksum = longest = 0
     source = FileSource(file(text))
     async for block in source.blocks():
         checksum, longest = zlib.crc32(block, checksum), max(longest, len(block))
-    assert (checksum, longest) == (zlib.crc32(text), 256 * 1024)
+    assert (checksum, longest) == (zlib.crc32(text), 1024 * 1024)
 
 
 async def test_a_file_can_be_read_again_from_its_beginning(file):
@@ -113,7 +114,7 @@ async def test_large_gzip_comes_out_whole_and_in_bounded_blocks(file):
     text = b"".join(b"%d\n" % n for n in range(300_000))
     blocks = [block async for block in FileSource(file(gzip.compress(text, 1))).blocks()]
     assert b"".join(blocks) == text
-    assert max(map(len, blocks)) <= 256 * 1024
+    assert max(map(len, blocks)) <= 1024 * 1024
 
 
 @pytest.mark.parametrize("keep", [3, 10, 19, -8, -1])
@@ -140,11 +141,7 @@ async def test_garbage_behind_gzip_comes_after_the_ids(file):
 @pytest.mark.parametrize(
     ("beginning", "kind"),
     [
-        (b"PAR1\x15\x04", "Parquet"),
         (b"PK\x03\x04\x14", "ZIP"),
-        (b"\x28\xb5\x2f\xfd\x04", "zstd"),
-        (b"BZh91AY", "bzip2"),
-        (b"\xfd7zXZ\x00\x00", "xz"),
         (b"SQLite format 3\x00", "SQLite"),
     ],
 )
@@ -170,7 +167,7 @@ async def test_what_unpacks_out_of_all_proportion_is_stopped(file):
 
 
 async def test_a_file_that_changes_while_it_is_read_ends_in_an_error(file):
-    path = file(TEXT * 50_000)
+    path = file(TEXT * 300_000)
     source = FileSource(path)
     with pytest.raises(SourceError, match="changed while it was read"):
         async for _ in source.blocks():
@@ -494,23 +491,23 @@ async def test_an_exception_of_the_iterable_passes_through_as_it_is():
         await read(IterableSource(ids(), "cursor"))
 
 
-async def test_cancelling_while_a_file_is_opened_leaves_it_closed(file, monkeypatch):
+async def test_cancelling_while_a_file_is_opened_leaves_it_closed(file):
     """The thread that opens it cannot be cancelled, so the file is closed when it is there."""
-    source, opened, go_on = FileSource(file(b"1\n2\n")), [], threading.Event()
-    open_it = source._open
+    opened, go_on = [], threading.Event()
 
-    def slowly():
-        go_on.wait()
-        opened.append(open_it())
-        return opened[0]
+    class Slow(LocalFile):
+        def open(self):
+            go_on.wait()
+            opened.append(super().open())
+            return opened[0]
 
-    monkeypatch.setattr(source, "_open", slowly)
-    reading = asyncio.ensure_future(read(source))
+    reading = asyncio.ensure_future(read(StoredSource(Slow(file(b"1\n2\n")))))
     await asyncio.sleep(0.01)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
     go_on.set()
     await asyncio.get_running_loop().shutdown_default_executor()  # which waits for its threads
-    await asyncio.sleep(0)
+    while not opened[0].closed:  # noqa: ASYNC110 - the loop is told by the thread, then it closes
+        await asyncio.sleep(0)
     assert opened[0].closed

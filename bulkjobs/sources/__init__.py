@@ -13,7 +13,8 @@ from bulkjobs.ports import Source
 from bulkjobs.sources.objects import AsyncIterableSource, Id, IterableSource
 from bulkjobs.sources.query import ORDER_ADVICE, QuerySource
 from bulkjobs.sources.spool import SpooledSource
-from bulkjobs.sources.text import FileSource, StdinSource
+from bulkjobs.sources.stdin import StdinSource
+from bulkjobs.sources.stored import FileSource, StoredSource
 
 __all__ = [
     "ORDER_ADVICE",
@@ -22,6 +23,7 @@ __all__ = [
     "QuerySource",
     "SourceLike",
     "SpooledSource",
+    "StoredSource",
     "open_sources",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -10,18 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-import numpy as np
 from support.simulated import BASE_URL, LOGIN_URL, TOKEN
 from support.simulation import Outcome, Scenario, simulate
 from support.simulation.network import Network
 from support.simulation.process import End, Ending
 
+from bulkjobs._scan import Scanner
 from bulkjobs.chunking import Chunker, Cut
 from bulkjobs.ledger import Ledger
 from bulkjobs.ledger.lock import RunLock
 from bulkjobs.ledger.schema import Database, open_for_writing
 from bulkjobs.model import Cause, Evidence, NotApplied, Phase, Request, RequestKind, Unknown, Verdict
-from bulkjobs.seen import SeenIds
 from bulkjobs.settings import Rate, Secret, Settings
 from bulkjobs.simulator import Limit, ServiceConfig, Span
 from bulkjobs.verdict import judge
@@ -150,25 +150,34 @@ def _sends_again_after_a_crash() -> Iterator[None]:
         yield
 
 
-class _BloomIds(SeenIds):
+class _BloomScanner:
     """Takes an id for a duplicate when its three bits are set, by whatever ids."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._bits = np.zeros(1024, dtype=np.bool_)
+    def __init__(self, size: int, *, dedupe: bool, opaque: bool) -> None:
+        self._scanner = Scanner(size, dedupe=dedupe, opaque=opaque)
+        self._bits: set[int] = set()
+        self._met: dict[int, bytes] = {}
 
-    def add(self, ids: Any) -> Any:
-        fresh = np.ones(len(ids), dtype=np.bool_)
-        for at, one in enumerate(ids.tolist()):
-            bits = [hash((one, salt)) % len(self._bits) for salt in range(3)]
-            fresh[at] = not all(self._bits[bits])
-            self._bits[bits] = True
-        return fresh
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scanner, name)
+
+    def scan(self, text: bytes, start: int, end: int) -> Any:
+        return self._scanner.scan(text[:start] + re.sub(rb"\d+", self._seen, text[start:end]), start, end)
+
+    def _seen(self, found: re.Match[bytes]) -> bytes:
+        """Puts an id of the same length that was really met in the place of one that seems to have been."""
+        one = found[0]
+        bits = {hash((one, salt)) % 1024 for salt in range(3)}
+        if bits <= self._bits:
+            return self._met.get(len(one), one)
+        self._bits |= bits
+        self._met[len(one)] = one
+        return one
 
 
 @contextmanager
 def _approximates_duplicates() -> Iterator[None]:
-    with mock.patch("bulkjobs.chunking.SeenIds", _BloomIds):
+    with mock.patch("bulkjobs.chunking.Scanner", _BloomScanner):
         yield
 
 

@@ -125,7 +125,8 @@ def _mark_opening() -> None:
 
 def _mark_source() -> None:
     from bulkjobs.sources.spool import SpooledSource
-    from bulkjobs.sources.text import FileSource, StdinSource
+    from bulkjobs.sources.stdin import StdinSource
+    from bulkjobs.sources.stored import FileSource
 
     _wrap_blocks(FileSource, pieces=_is_armed("piece_read"))
     _wrap_blocks(StdinSource, pieces=_is_armed("spooled"))

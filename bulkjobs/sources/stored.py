@@ -1,0 +1,145 @@
+"""Ids in stored bytes, wherever these are: text, plain or compressed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from bulkjobs.errors import SourceError
+from bulkjobs.sources.ahead import Piece, Pieces, ahead
+from bulkjobs.sources.blob import Blob, LocalFile
+from bulkjobs.sources.compression import SIGNATURE_BYTES, Unpacker, unpacker
+from bulkjobs.sources.kinds import check_text, is_parquet
+
+__all__ = ["FileSource", "StoredSource"]
+
+_BLOCK_BYTES: Final = 1024 * 1024
+
+
+class StoredSource:
+    """Reads the ids in a blob. Implements `ports.SeekableSource`."""
+
+    def __init__(self, blob: Blob) -> None:
+        """Takes the blob, which is opened when the reading begins."""
+        self._blob = blob
+        self.name = blob.name
+        self.repeatable = blob.repeatable
+        self.size_bytes = blob.size_bytes
+        self.position_bytes = 0
+        self.mark: str | None = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Is that of the blob."""
+        return self._blob.fingerprint
+
+    @property
+    def version(self) -> str | None:
+        """Is that of the blob."""
+        return self._blob.version
+
+    def blocks(self) -> AsyncGenerator[bytes, None]:
+        """Reads from the beginning. See `ports.Source`."""
+        return self._blocks(None)
+
+    def blocks_after(self, mark: str) -> AsyncGenerator[bytes, None]:
+        """Reads on behind a mark. See `ports.SeekableSource`."""
+        return self._blocks(mark)
+
+    async def _blocks(self, mark: str | None) -> AsyncGenerator[bytes, None]:
+        self.position_bytes = 0
+        self.mark = mark
+        pieces = ahead(self._pieces(mark))
+        try:
+            async for piece in pieces:
+                self.position_bytes, self.mark = piece.position_bytes, piece.mark
+                yield piece.text
+        finally:
+            await pieces.aclose()
+        if self.size_bytes is not None:
+            self.position_bytes = self.size_bytes
+
+    def _pieces(self, mark: str | None) -> Pieces:
+        with closing(self._blob.open()) as file:
+            stored = _Stored(self.name, file)
+            beginning = stored.beginning()
+            if is_parquet(beginning):
+                raise SourceError(f"{self.name} is Parquet, not text. Give its ids as text, plain or gzip.")
+            check_text(self.name, beginning)
+            packed = unpacker(self.name, beginning)
+            if packed is not None:
+                yield from _unpacked(packed, stored)
+            else:
+                if mark is not None:
+                    stored.seek(int(mark))
+                yield from _plain(stored)
+            self._blob.check_unchanged(file)
+
+
+class FileSource(StoredSource):
+    """Reads the ids in a file on this machine."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Looks at the file, without reading its content.
+
+        Raises:
+            SourceError: there is no such file, it is not a regular file, or it cannot be opened.
+        """
+        super().__init__(LocalFile(path))
+
+
+class _Stored:
+    """Reads an opened blob block by block, and tells where it could not."""
+
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self._name = name
+        self._file = file
+        self._held = b""
+        self.position_bytes = 0
+        """Of what was given."""
+
+    def beginning(self) -> bytes:
+        """Gives the first bytes, enough to tell what this is, or all there are; `read` gives them again."""
+        while len(self._held) < SIGNATURE_BYTES and (block := self._read()):
+            self._held += block
+        return self._held[:SIGNATURE_BYTES]
+
+    def read(self) -> bytes:
+        """Gives the next block, nothing at the end."""
+        block, self._held = self._held or self._read(), b""
+        self.position_bytes += len(block)
+        return block
+
+    def seek(self, position_bytes: int) -> None:
+        """Goes on at a position."""
+        self._held, self.position_bytes = b"", position_bytes
+        try:
+            self._file.seek(position_bytes)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _read(self) -> bytes:
+        try:
+            return self._file.read(_BLOCK_BYTES)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> SourceError:
+        return SourceError(
+            f"{self._name} cannot be read beyond byte {self.position_bytes}: {error.strerror or error}."
+        )
+
+
+def _plain(stored: _Stored) -> Pieces:
+    while block := stored.read():
+        yield Piece(block, stored.position_bytes, str(stored.position_bytes))
+
+
+def _unpacked(packed: Unpacker, stored: _Stored) -> Pieces:
+    while block := stored.read():
+        packed.start(block)
+        while text := packed.next():
+            yield Piece(text, stored.position_bytes)
+    packed.finish()

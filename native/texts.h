@@ -1,0 +1,34 @@
+/* An exact set of texts of up to 255 bytes. */
+
+#ifndef BULKJOBS_TEXTS_H
+#define BULKJOBS_TEXTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    uint64_t *table; /* 24 bits of the hash, 40 bits of the text's position plus one; 0 is a free place */
+    size_t places;   /* a power of two */
+    size_t used;
+    uint8_t **blocks; /* the texts, each after its length */
+    size_t block_count;
+    size_t block_room;
+    size_t filled; /* bytes of the last block */
+    size_t bytes;  /* of everything that was allocated */
+} Texts;
+
+/* All of these give 0, or -1 when memory ran out; the set then still holds what it held. */
+
+int texts_init(Texts *set);
+void texts_free(Texts *set);
+
+/* Takes a text in; 1 if it is new, 0 if it was there. */
+int texts_add(Texts *set, const uint8_t *text, size_t length);
+
+/* Gives block `block` as it is kept, for texts_load. */
+const uint8_t *texts_block(const Texts *set, size_t block, size_t *length);
+
+/* Takes in the texts of a block; -2 if it is none. */
+int texts_load(Texts *set, const uint8_t *data, size_t length);
+
+#endif

@@ -1,0 +1,17 @@
+"""Builds the extension; everything else stands in `pyproject.toml`, which cannot describe one yet."""
+
+import sys
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "bulkjobs._scan",
+            sources=["native/scan.c", "native/integers.c", "native/texts.c"],
+            depends=["native/integers.h", "native/texts.h"],
+            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=c11"],
+            py_limited_api=True,
+        )
+    ]
+)

@@ -1,0 +1,166 @@
+"""The extension under the chunker: the set of ids already met against Python's own, and what it must refuse."""
+
+import random
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkjobs._scan import Scanner
+
+integers = st.one_of(
+    st.integers(1, 200),
+    st.integers(1, 10**19 - 1),
+    st.integers(10**18, 10**18 + 500),
+    st.integers(65_000, 66_100),
+)
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+opaque = st.text(ALPHABET, min_size=1, max_size=64).filter(lambda text: not text.isdigit())
+FORMS = pytest.mark.parametrize("form", ["integer", "opaque"])
+
+
+def scanner(*, form: str = "integer", dedupe: bool = True, size: int = 1) -> Scanner:
+    return Scanner(size, dedupe=dedupe, opaque=form == "opaque")
+
+
+def kept(one: Scanner, ids) -> list[str]:
+    """Scans ids, one a line, and gives those that were met for the first time."""
+    text = "".join(f"{i}\n" for i in ids).encode()
+    pieces, faults = one.scan(text, 0, len(text))
+    assert faults == []
+    return [piece[0].decode() for piece in pieces]
+
+
+def some(form: str, count: int, seed: int) -> list[str]:
+    """Gives distinct ids; dense ones, ones near each other and scattered ones."""
+    chance = random.Random(seed)
+    if form == "opaque":
+        return [
+            "".join(chance.choices(ALPHABET, k=chance.choice((2, 43, 57)))) + f"{n}z" for n in range(count)
+        ]
+    numbers = {chance.choice((chance.randrange(1, 3 * count), chance.randrange(1, 10**9), chance.randrange(1, 10**19)))
+               for _ in range(count)}  # fmt: skip
+    return [str(n) for n in chance.sample(sorted(numbers), len(numbers))]
+
+
+@given(st.lists(st.lists(integers, max_size=200), max_size=8))
+def test_integers_are_met_first_exactly_where_a_set_says_so(blocks):
+    one, plain = scanner(), set()
+    for block in blocks:
+        fresh = list(dict.fromkeys(i for i in block if i not in plain))
+        plain.update(block)
+        assert kept(one, block) == [str(i) for i in fresh]
+
+
+@given(st.lists(st.lists(opaque, max_size=60), max_size=6))
+def test_opaque_ids_are_met_first_exactly_where_a_set_says_so(blocks):
+    one, plain = scanner(form="opaque"), set()
+    for block in blocks:
+        fresh = list(dict.fromkeys(i for i in block if i not in plain))
+        plain.update(block)
+        assert kept(one, block) == fresh
+
+
+@pytest.mark.parametrize("step", [1, 64, 4096, 30_000, 2**41])
+def test_it_keeps_every_integer_while_it_grows(step):
+    """Many table sizes and page forms later every id is still known and none that was never met."""
+    members = [n * step + 1 for n in random.Random(3).sample(range(100_000), 100_000)]
+    one = scanner()
+    for begin in range(0, len(members), 7_919):
+        assert len(kept(one, members[begin : begin + 7_919])) == len(members[begin : begin + 7_919])
+    assert kept(one, members) == []
+    assert len(kept(one, [n + 100_000 * step for n in members])) == len(members)
+
+
+@FORMS
+def test_a_set_that_was_dumped_and_loaded_is_the_same_set(form):
+    ids = some(form, 200_000, seed=5)
+    first, second = scanner(form=form), scanner(form=form)
+    assert kept(first, ids) == ids
+    place, parts = 0, []
+    while (dumped := first.dump(place))[0]:
+        parts.append(dumped[0])
+        place = dumped[1]
+    for part in parts:
+        second.load(part)
+    others = some(form, 1_000, seed=6)
+    assert len(parts) > 1
+    assert kept(second, ids) == []
+    assert kept(second, others) == kept(first, others)
+
+
+@FORMS
+@pytest.mark.parametrize("part", [b"\x00", b"x" * 11, b"\xff" * 40, b"\x07abc"])
+def test_bytes_that_are_no_dump_are_refused(form, part):
+    with pytest.raises(ValueError, match="no part of a set"):
+        scanner(form=form).load(part)
+
+
+@FORMS
+def test_a_chunk_that_was_begun_is_gone_on_with_by_another_scanner(form):
+    ids = some(form, 25, seed=7)
+    text = "".join(f"{i}\n" for i in ids).encode()
+    at = text.index(b"\n", 60) + 1
+    whole, first, second = (scanner(form=form, size=20, dedupe=False) for _ in range(3))
+    for one in (whole, first):
+        one.begin(3)
+    first.scan(text, 0, at)
+    second.resume(first.pending(), first.closed)
+    second.begin(3, first.line)
+    assert second.scan(text, at, len(text)) == whole.scan(text, 0, len(text))
+    assert (second.pending(), second.totals, second.line) == (whole.pending(), whole.totals, whole.line)
+
+
+def test_dense_ids_take_a_few_bits_each_and_scattered_ones_some_bytes():
+    dense, near, far = scanner(), scanner(), scanner()
+    kept(dense, range(1, 1_000_001))
+    kept(near, range(1, 10_000_001, 100))
+    kept(far, range(1, 10**18, 10**13))
+    assert dense.seen_bytes < 200_000
+    assert near.seen_bytes < 6 * 100_000
+    assert far.seen_bytes < 48 * 100_000
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 3), (-1, 2), (0, 5), (3, 2)])
+def test_only_whole_tokens_inside_the_text_are_scanned(start, end):
+    with pytest.raises(ValueError, match="whole tokens"):
+        scanner().scan(b"1\n2\n"[:4], start, end)
+
+
+def test_digits_up_to_the_very_end_of_the_text_are_read_within_it():
+    """Every length of an id and of the text before it, each at the end of a buffer of its own."""
+    for before in range(40):
+        for digits in range(1, 22):
+            text = bytearray(b"5\n" * before + b"7" * digits + b"\n")
+            one = scanner(size=10**6, dedupe=False)
+            pieces, faults = one.scan(text, 0, len(text))
+            assert (pieces, [f[2] for f in faults]) == ([], [] if digits <= 19 else [digits])
+            assert one.pending()[0] == (bytes(text) if digits <= 19 else b"5\n" * before)
+
+
+def test_two_threads_cannot_scan_with_one_scanner_at_a_time():
+    one, text, refusals = scanner(size=10**9), b"1234567\n" * 500_000, []
+    ready = threading.Barrier(2)
+
+    def work() -> None:
+        ready.wait()
+        try:
+            one.scan(text, 0, len(text))
+        except RuntimeError as error:
+            refusals.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept_ids, _, duplicates = one.totals
+    assert kept_ids + duplicates == 500_000 * (2 - len(refusals))
+    assert refusals in ([], ["A Scanner works for one thread at a time."])
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_chunk_has_at_least_one_id(size):
+    with pytest.raises(ValueError, match="at least one"):
+        Scanner(size, dedupe=True, opaque=False)
