@@ -19,7 +19,7 @@ from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Rate, Settings
-from bulkjobs.sources import ORDER_ADVICE, FileSource, QuerySource, SpooledSource
+from bulkjobs.sources import ORDER_ADVICE, QuerySource, SpooledSource, is_address, open_again
 
 __all__ = ["OpenedSources", "is_settled", "open_run", "open_run_sources", "session_opened"]
 
@@ -188,6 +188,8 @@ def _is_doubtful(row: SourceRow, source: Source | None) -> bool:
 def _recorded(row: SourceRow) -> str:
     """Says how a source was when the run began, so that it can be put back to that."""
     if row.fingerprint is None or not re.fullmatch(r"\d+:\d+", row.fingerprint):
+        if row.fingerprint is not None and is_address(row.name):
+            return f"{row.name} had {row.fingerprint} when the run began."
         return f"{row.name} cannot tell by itself whether it is the same."
     size, changed_ns = row.fingerprint.split(":")
     return f"{row.name} had {int(size):,} bytes, last changed {timestamp(int(changed_ns) / 1e9)}, when the run began."
@@ -198,8 +200,10 @@ def _reopen(row: SourceRow) -> Source | None:
     if row.spooled:
         return None
     try:
-        return FileSource(row.name)
+        return open_again(row.name)
     except SourceError as error:
+        if is_address(row.name):
+            raise
         raise SourceError(f"{error} Resume from the folder in which the run was begun.") from error
 
 

@@ -196,6 +196,7 @@ def test_the_http_client_is_used_in_one_place():
         ("numpy", {"chunking", "seen", "simulator"}),
         ("prometheus_client", {"observers"}),
         ("asyncpg", {"sources"}),
+        ("obstore", {"sources"}),
         ("sqlite3", {"account", "ledger", "sources"}),
         ("typer", {"cli"}),
         ("uvloop", {"cli"}),

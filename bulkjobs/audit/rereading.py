@@ -14,7 +14,7 @@ from bulkjobs.errors import SourceError
 from bulkjobs.ledger import SourceRow
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
-from bulkjobs.sources import FileSource
+from bulkjobs.sources import is_address, open_again
 from bulkjobs.sources.table import not_a_table
 
 __all__ = ["Reading", "RecordedSource", "recorded_sources"]
@@ -39,7 +39,15 @@ class RecordedSource:
 
     def changed(self) -> bool:
         """Tells whether the file has another size or time than when the run began."""
-        return self.fingerprint not in (None, FileSource(self.path).fingerprint)
+        return self.fingerprint not in (None, self.opened().fingerprint)
+
+    def opened(self) -> Source:
+        """Opens what is not a copy.
+
+        Raises:
+            SourceError: it is not there.
+        """
+        return open_again(self.name if is_address(self.name) else str(self.path))
 
     def blocks(self, progress: Progress | None = None) -> Iterator[bytes]:
         """Reads it from its beginning, as text in blocks.
@@ -130,8 +138,10 @@ def _recorded(row: SourceRow, position: int, run_dir: RunDir, folder: Path | Non
 
 def _present(source: RecordedSource) -> None:
     try:
-        FileSource(source.path)
+        source.opened()
     except SourceError as error:
+        if is_address(source.name):
+            raise
         raise SourceError(
             f"{error} It is a source of this run, and without it nobody can tell what was read. Put it back, or name "
             f"the folder in which the run was begun with --folder."
@@ -175,8 +185,7 @@ def _file(source: RecordedSource) -> Iterator[bytes]:
 
     Not `asyncio.Runner`: for each block it would set a signal handler, and write out the block before in doing so.
     """
-    opened: Source = FileSource(source.path)
-    blocks = not_a_table(source.name, opened.blocks())  # as the run itself has read it
+    blocks = not_a_table(source.name, source.opened().blocks())  # as the run itself has read it
     loop = asyncio.SelectorEventLoop()
 
     async def following() -> bytes | None:

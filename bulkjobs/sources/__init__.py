@@ -6,10 +6,10 @@ import glob
 import os.path
 from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
-from typing import Final
 
 from bulkjobs.errors import ConfigError, SourceError
 from bulkjobs.ports import Source
+from bulkjobs.sources.addresses import blobs_at, database_at, is_address
 from bulkjobs.sources.objects import AsyncIterableSource, Id, IterableSource
 from bulkjobs.sources.query import ORDER_ADVICE, QuerySource
 from bulkjobs.sources.spool import SpooledSource
@@ -24,15 +24,14 @@ __all__ = [
     "SourceLike",
     "SpooledSource",
     "StoredSource",
+    "is_address",
+    "open_again",
     "open_sources",
 ]
 
-_POSTGRES: Final = ("postgresql://", "postgres://")
-_SQLITE: Final = "sqlite:"
-
 SourceLike = str | Path | Iterable[Id] | AsyncIterable[Id] | Source
-"""A path, a glob pattern, `-` for standard input, the address of a database, ids, an async stream of ids, or a source
-of one's own."""
+"""A path, a glob pattern, `-` for standard input, the address of a file or of a database, ids, an async stream of ids, or
+a source of one's own."""
 
 
 def open_sources(given: Iterable[SourceLike], *, query: str | None = None) -> list[Source]:
@@ -49,8 +48,7 @@ def open_sources(given: Iterable[SourceLike], *, query: str | None = None) -> li
     """
     sources: list[Source] = []
     for one in given:
-        asked = _database(one, query) if isinstance(one, str) else None
-        sources += [asked] if asked is not None else _sources_of(one, f"iterable {len(sources) + 1}")
+        sources += _sources_of(one, f"iterable {len(sources) + 1}", query)
     if query is not None and sources and not any(isinstance(source, QuerySource) for source in sources):
         raise ConfigError("query (--query) is for a database, and none of the sources is one.")
     names = [source.name for source in sources if not source.repeatable]
@@ -59,23 +57,24 @@ def open_sources(given: Iterable[SourceLike], *, query: str | None = None) -> li
     return sources
 
 
-def _database(address: str, query: str | None) -> Source | None:
-    """Gives the source behind the address of a database; None if it is none."""
-    if address.startswith(_POSTGRES):
-        from bulkjobs.sources.postgres import PostgresSource  # noqa: PLC0415 - most runs need none of it
+def open_again(name: str) -> Source:
+    """Opens a recorded source that can be read again by its name.
 
-        return PostgresSource(address, query)
-    if address.startswith(_SQLITE):
-        from bulkjobs.sources.sqlite import SqliteSource  # noqa: PLC0415 - as above
-
-        return SqliteSource(address, query)
-    return None
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    for blob in blobs_at(name) or ():
+        return StoredSource(blob)
+    return FileSource(name)
 
 
-def _sources_of(one: SourceLike, name: str) -> list[Source]:
+def _sources_of(one: SourceLike, name: str, query: str | None) -> list[Source]:
     """Gives the sources behind one thing named by the caller; `name` is for what has none of its own."""
     if isinstance(one, str) and one == "-":
         return [StdinSource()]
+    if isinstance(one, str) and is_address(one):
+        asked = database_at(one, query)
+        return [asked] if asked is not None else [StoredSource(blob) for blob in blobs_at(one) or ()]
     if isinstance(one, str | Path):
         return [FileSource(path) for path in _paths(str(one))]
     if isinstance(one, bytes | bytearray):
