@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 SourceLike = str | Path | Iterable[Id] | AsyncIterable[Id] | Source
-"""A path, a glob pattern, `-` for standard input, the address of a file or of a database, ids, an async stream of ids, or
-a source of one's own."""
+"""A path, a pattern, `-` for standard input, the address of a file or a database, ids, an async stream of ids, or a
+source of one's own."""
 
 
 def open_sources(given: Iterable[SourceLike], *, query: str | None = None) -> list[Source]:

@@ -1,7 +1,7 @@
 """Objects in Amazon S3 and what speaks its language, and in Google Cloud Storage, read piece by piece.
 
 obstore does the asking: one library for both, compiled, which signs, renews credentials and repeats requests. Each
-piece is asked for by itself, under the condition that the object is still the one that was looked at first. So nothing
+piece is asked for by itself, on the condition that the object is still the one that was looked at first. So nothing
 is open while sending makes the reading wait, a lost connection costs one piece, and a reading may begin anywhere.
 """
 

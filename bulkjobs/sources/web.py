@@ -1,7 +1,7 @@
 """Files on web servers, read through one request that goes on where it broke off.
 
-The standard library is enough for that, and takes proxies and certificates from where other programs do. An address may
-hold a credential, such as the signature in the query of a signed URL. So nothing but host and path of it is a name.
+The standard library is enough for that, and takes proxies and certificates from where other programs do. An address
+may hold a credential, such as the signature in the query of a signed URL. So its name is host and path alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import http.client
 import io
 import os
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +34,10 @@ _PASSING: Final = (408, 425, 429, 500, 502, 503, 504)
 _CLOSED: Final = "the connection was closed early"
 _PARTIAL: Final = 206
 _BEYOND: Final = 416
+
+
+class _ClosedError(ConnectionError):
+    """Says that a server has sent less than it had promised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +117,14 @@ class WebFile:
         while behind:
             passed = answer.read(min(behind, _SKIP_BYTES))
             if not passed:
-                raise ConnectionError(_CLOSED)
+                raise _ClosedError(_CLOSED)
             behind -= len(passed)
 
     def failed(self, error: Exception, position: int) -> SourceError:
         """Says why no further try is made. What libraries say could show the address, so they only name the cause."""
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        cause = _cause(error)
         why = getattr(cause, "strerror", None) or (
-            _CLOSED if cause.args == (_CLOSED,) else type(cause).__name__
+            str(cause) if isinstance(cause, _ClosedError) else type(cause).__name__
         )
         if isinstance(error, urllib.error.HTTPError):
             why = f"the server answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
@@ -192,14 +197,14 @@ class _WebReader(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         size_bytes = self._file.size_bytes
         for attempt in range(1, _TRIES + 1):
-            if self._position == size_bytes or not size:
+            if self._position == size_bytes or size == 0:
                 return b""
             try:
                 if self._body is None:
                     self._body = self._file.body(self._position)
                 block = self._body.read(None if size is None or size < 0 else size)
                 if not block and size_bytes is not None:
-                    raise ConnectionError(_CLOSED)
+                    raise _ClosedError(_CLOSED)
             except (OSError, http.client.HTTPException) as error:
                 self._hang_up()
                 if attempt == _TRIES or not _may_pass(error):
@@ -251,5 +256,8 @@ def _may_pass(error: Exception) -> bool:
     """Tells whether another try may go better."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in _PASSING
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    return not isinstance(cause, http.client.InvalidURL)
+    return not isinstance(_cause(error), http.client.InvalidURL | ssl.SSLCertVerificationError)
+
+
+def _cause(error: Exception) -> object:
+    return error.reason if isinstance(error, urllib.error.URLError) else error
