@@ -72,8 +72,10 @@ def fault_of(text: bytes, form: IdForm = IdForm.INTEGER) -> str | None:
         return _NO_ID[text]
     if form is IdForm.OPAQUE:
         return _fault_of_opaque(text)
-    if _ID.fullmatch(text):
-        return None
+    return None if _ID.fullmatch(text) else _fault_of_integer(text)
+
+
+def _fault_of_integer(text: bytes) -> str:
     if text.isdigit():  # bytes.isdigit knows ASCII digits only
         if len(text.lstrip(b"0")) > MAX_DIGITS or len(text) > MAX_DIGITS:
             return f"more than {MAX_DIGITS} digits"

@@ -9,15 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from bulkjobs._table import column_of
 from bulkjobs.errors import SourceError
 from bulkjobs.ids import EMPTY_CELL, MISSING_CELL, shown
-from bulkjobs.sources.ahead import Piece, Pieces
 
-__all__ = ["Column", "Head", "found_by_name", "no_such_column", "read_column", "read_head"]
+__all__ = ["Column", "ColumnReader", "found_by_name", "no_such_column"]
 
 Column = str | int
 """The name of a column, or its number from 1."""
@@ -31,90 +29,105 @@ _LONGEST_ROW_BYTES: Final = 1024 * 1024
 _MOST_NAMES: Final = 20
 
 
-class Head(NamedTuple):
+class _Head(NamedTuple):
     """Is what the first row of a table tells."""
 
     delimiter: int
-    index: int
-    """Of the column, from 0."""
+    column: int
+    """From 0."""
     lines: int
     """How many lines come before the rows: the names of the columns, if there are any."""
-    rest: Piece
-    """What was read behind these."""
-
-    def passed(self) -> Head:
-        """Gives it for a reading that begins behind it."""
-        return self._replace(lines=0, rest=Piece(b"", 0))
+    length_bytes: int
+    """Of these lines."""
 
 
-def read_head(name: str, pieces: Pieces, column: Column) -> Head | None:
-    """Reads the beginning of a table and finds its column; None when it is empty.
+class ColumnReader:
+    """Takes a column out of a table, whose text comes block by block."""
 
-    A column that is given by its number may have no name: the first row counts as names unless what stands in this
-    column begins like an id.
+    def __init__(self, name: str, column: Column) -> None:
+        """Begins before the names of the columns.
 
-    Args:
-        name: how messages call the source.
-        pieces: the table, from its beginning.
-        column: the one that is wanted.
+        Args:
+            name: how messages call the source.
+            column: the one that is wanted. If it is given by its number it may have no name: the first row counts as
+                names unless what stands in this column begins like an id.
+        """
+        self._name = name
+        self._column = column
+        self._head: _Head | None = None
+        self._held = b""
+        self._passed_bytes = 0
 
-    Raises:
-        SourceError: there is no such column, or more than one, or this is no table.
-    """
-    text, position_bytes, mark, end = b"", 0, None, None
-    while end is None and len(text) < _LONGEST_ROW_BYTES and (piece := next(pieces, None)) is not None:
-        text, position_bytes, mark = text + piece.text, piece.position_bytes, piece.mark
-        end = _row_end(text)
-    if text.startswith(_UTF_16):
-        raise SourceError(f"{name} is UTF-16. Convert it to UTF-8: iconv -f UTF-16 -t UTF-8.")
-    if not text.removeprefix(_MARK).strip():
-        return None
-    beginning = text[:end].removeprefix(_MARK).decode("utf-8", "backslashreplace")
-    delimiter, names, lines = _split(name, beginning, column)
-    index = found_by_name(name, names, column) if isinstance(column, str) else column - 1
-    if not 0 <= index < len(names):
-        raise no_such_column(name, names, column)
-    if isinstance(column, int) and _DATA.match(names[index].strip()):
-        return Head(ord(delimiter), index, 0, Piece(text.removeprefix(_MARK), position_bytes, mark))
-    behind = text[end:] if end is not None else b""
-    return Head(ord(delimiter), index, lines, Piece(behind, position_bytes, mark))
+    @property
+    def knows_its_column(self) -> bool:
+        """Tells whether the names of the columns were read."""
+        return self._head is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Is how much of the text waits for the end of its row."""
+        return len(self._held)
+
+    def go_on(self) -> None:
+        """Makes ready for what follows the end of any row, once the column is known."""
+        self._held = b""
+
+    def feed(self, text: bytes) -> bytes:
+        """Takes the next block, which may end anywhere, and gives the column of the rows that are whole.
+
+        Raises:
+            SourceError: there is no such column, or more than one; this is no table; or a quote is not closed. What
+                came before stays valid.
+        """
+        self._held += text
+        lines = b""
+        if self._head is None:
+            if _row_end(self._held) is None and len(self._held) <= _LONGEST_ROW_BYTES:
+                return b""
+            lines = self._read_head()
+        return lines + self._take(self._held)
+
+    def finish(self) -> bytes:
+        """Ends the table: the last row needs no line end.
+
+        Raises:
+            SourceError: as `feed`.
+        """
+        lines = self._read_head() if self._head is None else b""
+        return lines + (self._take(self._held + b"\n") if self._held else b"")
+
+    def _read_head(self) -> bytes:
+        """Finds the column, passes over the names of all of them, and gives an empty line for each of these lines."""
+        if self._held.startswith(_UTF_16):
+            raise SourceError(f"{self._name} is UTF-16. Convert it to UTF-8: iconv -f UTF-16 -t UTF-8.")
+        self._held = self._held.removeprefix(_MARK)
+        if not self._held.strip():
+            self._head = _Head(ord(","), 0, 0, 0)  # an empty file is an empty table
+        else:
+            self._head = _head(self._name, self._held, self._column)
+        self._held = self._held[self._head.length_bytes :]
+        return b"\n" * self._head.lines
+
+    def _take(self, rows: bytes) -> bytes:
+        assert self._head is not None
+        text, taken = column_of(rows, self._head.delimiter, self._head.column, EMPTY_CELL, MISSING_CELL)
+        ended = len(rows) > len(self._held)
+        self._held = rows[taken:]
+        self._passed_bytes += taken
+        if self._held and (ended or len(self._held) > _LONGEST_ROW_BYTES):
+            raise _not_closed(self._name, self._passed_bytes)
+        return text
 
 
-def read_column(name: str, head: Head, pieces: Pieces) -> Pieces:
-    """Takes a column out of a table.
-
-    Args:
-        name: how messages call the source.
-        head: of the table; to begin at a mark, without lines and rest.
-        pieces: the table, behind `head.rest`.
-
-    Raises:
-        SourceError: a quote is not closed. What came before stays valid.
-    """
-    passed = b"\n" * head.lines
-    held = b""
-    taken_bytes = 0
-    for piece in _both(head.rest, pieces):
-        held += piece.text
-        text, taken = column_of(held, head.delimiter, head.index, EMPTY_CELL, MISSING_CELL)
-        held = held[taken:]
-        taken_bytes += taken
-        if len(held) > _LONGEST_ROW_BYTES:
-            raise _not_closed(name, taken_bytes)
-        if text or passed:
-            mark = None if piece.mark is None else str(int(piece.mark) - len(held))
-            yield Piece(passed + text, piece.position_bytes, mark)
-            passed = b""
-    if held:
-        text, taken = column_of(held + b"\n", head.delimiter, head.index, EMPTY_CELL, MISSING_CELL)
-        if not taken:
-            raise _not_closed(name, taken_bytes)
-        yield Piece(text, piece.position_bytes)
-
-
-def _both(first: Piece, others: Pieces) -> Iterator[Piece]:
-    yield first
-    yield from others
+def _head(name: str, text: bytes, column: Column) -> _Head:
+    end = _row_end(text) or len(text)
+    delimiter, cells, lines = _split(name, text[:end].decode("utf-8", "backslashreplace"), column)
+    index = found_by_name(name, cells, column) if isinstance(column, str) else column - 1
+    if not 0 <= index < len(cells):
+        raise no_such_column(name, cells, column)
+    if isinstance(column, int) and _DATA.match(cells[index]):
+        return _Head(ord(delimiter), index, 0, 0)
+    return _Head(ord(delimiter), index, lines, end)
 
 
 def _not_closed(name: str, taken_bytes: int) -> SourceError:
@@ -148,7 +161,9 @@ def _split(name: str, beginning: str, column: Column) -> tuple[str, list[str], i
         try:
             cells = next(row for row in rows if row)
         except (csv.Error, StopIteration) as error:
-            raise SourceError(f"{name} is no table: its first line cannot be read as CSV ({error}).") from error
+            raise SourceError(
+                f"{name} is no table: its first line cannot be read as CSV ({error})."
+            ) from error
         ways.append((delimiter, [cell.strip() for cell in cells], rows.line_num))
     ways.sort(key=lambda way: -len(way[1]))
     return next((way for way in ways if column in way[1]), ways[0])

@@ -52,8 +52,8 @@ def parquet_pieces(
     except (pa.ArrowException, OSError) as error:
         said = shown(str(error).encode("utf-8", "backslashreplace"))
         raise SourceError(
-            f"{name}: the Parquet data is damaged or not whole ({said}). The ids before stay valid; get the whole file "
-            f"and give the same command again."
+            f"{name}: the Parquet data is damaged or not whole ({said}). The ids before stay valid; get the whole "
+            f"file and give the same command again."
         ) from error
 
 
@@ -78,13 +78,17 @@ def _wanted(name: str, table: ParquetFile, column: Column | None) -> str:
     names = list(table.schema_arrow.names)
     if column is None:
         if len(names) != 1:
-            raise SourceError(f"{name} is a table. Say which column has the ids, with --column: {_listed(names)}.")
+            raise SourceError(
+                f"{name} is a table. Say which column has the ids, with --column: {_listed(names)}."
+            )
         column = 1
     index = found_by_name(name, names, column) if isinstance(column, str) else column - 1
     if not 0 <= index < len(names):
         raise no_such_column(name, names, column)
     if names.count(names[index]) > 1:
-        raise SourceError(f"{name} has several columns {names[index]!r}. Write it anew, with one name for each.")
+        raise SourceError(
+            f"{name} has several columns {names[index]!r}. Write it anew, with one name for each."
+        )
     if trouble := _trouble(table.schema_arrow.field(index).type):
         raise SourceError(f"{name}: the column {shown(names[index].encode())} {trouble}")
     return str(names[index])
@@ -102,8 +106,8 @@ def _trouble(kind: pa.DataType) -> str | None:
         kind = kind.value_type
     if types.is_floating(kind):
         return (
-            f"has the type {kind}, in which numbers above 2**53 are not exact. Write it anew as integers, for example "
-            f'with pandas: frame["id"].astype("Int64").'
+            f"has the type {kind}, in which numbers above 2**53 are not exact. Write it anew as integers, for "
+            f'example with pandas: frame["id"].astype("Int64").'
         )
     if types.is_decimal(kind) and kind.scale:
         return f"has the type {kind}, with places behind the point. Write it anew as integers."

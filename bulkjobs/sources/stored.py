@@ -11,7 +11,7 @@ from bulkjobs.errors import SourceError
 from bulkjobs.sources.ahead import Piece, Pieces, ahead
 from bulkjobs.sources.blob import Blob, LocalFile
 from bulkjobs.sources.compression import SIGNATURE_BYTES, Unpacker, unpacker
-from bulkjobs.sources.delimited import Column, read_column, read_head
+from bulkjobs.sources.delimited import Column, ColumnReader
 from bulkjobs.sources.kinds import check_text, is_parquet
 from bulkjobs.sources.parquet import parquet_pieces
 
@@ -82,13 +82,14 @@ class StoredSource:
 
     def _texts(self, stored: _Stored, packed: Unpacker | None, mark: str | None) -> Pieces:
         pieces = _plain(stored) if packed is None else _unpacked(packed, stored)
-        head = None if self._column is None else read_head(self.name, pieces, self._column)
+        reader = None if self._column is None else ColumnReader(self.name, self._column)
         if mark is not None:
+            if reader is not None:
+                while not reader.knows_its_column and (piece := next(pieces, None)) is not None:
+                    reader.feed(piece.text)
+                reader.go_on()
             stored.seek(int(mark))
-        if self._column is None:
-            yield from pieces
-        elif head is not None:
-            yield from read_column(self.name, head if mark is None else head.passed(), pieces)
+        yield from pieces if reader is None else _column(reader, pieces)
 
 
 class FileSource(StoredSource):
@@ -156,3 +157,14 @@ def _unpacked(packed: Unpacker, stored: _Stored) -> Pieces:
         while text := packed.next():
             yield Piece(text, stored.position_bytes)
     packed.finish()
+
+
+def _column(reader: ColumnReader, pieces: Pieces) -> Pieces:
+    position_bytes = 0
+    for piece in pieces:
+        position_bytes = piece.position_bytes
+        if text := reader.feed(piece.text):
+            mark = None if piece.mark is None else str(int(piece.mark) - reader.held_bytes)
+            yield Piece(text, position_bytes, mark)
+    if text := reader.finish():
+        yield Piece(text, position_bytes)
