@@ -98,8 +98,11 @@ async def open_run_sources(
         known = await ledger.sources()
     opened: Sequence[Source | None] = given
     if not given:
+        column = None if ledger.run is None else ledger.run.column
         # Once everything is settled a file may be gone: nobody asks for it.
-        opened = [] if await is_settled(ledger, held_too=held_too) else [_reopen(row) for row in known]
+        opened = (
+            [] if await is_settled(ledger, held_too=held_too) else [_reopen(row, column) for row in known]
+        )
     elif [row.name for row in known] != [source.name for source in given]:
         raise ConfigError(
             f"The run in {run_dir.path} was begun with {_names(known)}, not {_names(given)}. Give "
@@ -195,12 +198,12 @@ def _recorded(row: SourceRow) -> str:
     return f"{row.name} had {int(size):,} bytes, last changed {timestamp(int(changed_ns) / 1e9)}, when the run began."
 
 
-def _reopen(row: SourceRow) -> Source | None:
+def _reopen(row: SourceRow, column: str | int | None) -> Source | None:
     """Opens a recorded source again; one that cannot be read again is there only as its copy."""
     if row.spooled:
         return None
     try:
-        return open_again(row.name)
+        return open_again(row.name, column=column)
     except SourceError as error:
         if is_address(row.name):
             raise

@@ -13,7 +13,7 @@ ROOT = Path(bulkjobs.__file__).parent
 
 ROWS = (
     # Words and values that stand for themselves.
-    ("errors", "model", "clock", "ids", "_scan", "channel", "exits", "jsonlines", "forking"),
+    ("errors", "model", "clock", "ids", "_scan", "_table", "channel", "exits", "jsonlines", "forking"),
     # What the pieces agree on, and pure rules over these values.
     (
         "settings",
@@ -82,6 +82,7 @@ HEAVY = {
     "uvloop",
     "asyncio",
     "prometheus_client",
+    "pyarrow",
 }
 
 
@@ -192,11 +193,13 @@ def test_the_http_client_is_used_in_one_place():
     ("library", "users"),
     [
         ("aiolimiter", {"account"}),
+        ("backports", {"sources"}),
         ("lxml", {"wire"}),
         ("numpy", {"chunking", "seen", "simulator"}),
         ("prometheus_client", {"observers"}),
         ("asyncpg", {"sources"}),
         ("obstore", {"sources"}),
+        ("pyarrow", {"sources"}),
         ("sqlite3", {"account", "ledger", "sources"}),
         ("typer", {"cli"}),
         ("uvloop", {"cli"}),

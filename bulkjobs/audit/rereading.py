@@ -11,7 +11,7 @@ from typing import Final
 
 from bulkjobs.audit.findings import Progress
 from bulkjobs.errors import SourceError
-from bulkjobs.ledger import SourceRow
+from bulkjobs.ledger import RunRow, SourceRow
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.sources import is_address, open_again
@@ -30,6 +30,8 @@ class RecordedSource:
     name: str
     """As the ledger has it."""
     path: Path
+    column: str | int | None = None
+    """As the run was begun with."""
     fingerprint: str | None
     """As the ledger has it; None of a copy, and of a file that broke off."""
     spooled_bytes: int | None
@@ -47,7 +49,7 @@ class RecordedSource:
         Raises:
             SourceError: it is not there.
         """
-        return open_again(self.name if is_address(self.name) else str(self.path))
+        return open_again(self.name if is_address(self.name) else str(self.path), column=self.column)
 
     def blocks(self, progress: Progress | None = None) -> Iterator[bytes]:
         """Reads it from its beginning, as text in blocks.
@@ -104,19 +106,20 @@ class Reading:
 
 
 def recorded_sources(
-    rows: Sequence[SourceRow], run_dir: RunDir, folder: Path | None = None
+    rows: Sequence[SourceRow], run: RunRow, run_dir: RunDir, folder: Path | None = None
 ) -> list[RecordedSource]:
     """Finds the sources that a run recorded.
 
     Args:
         rows: what the ledger has of them.
+        run: the run.
         run_dir: of the run, with its copies.
         folder: where relative names begin; None is the current folder.
 
     Raises:
         SourceError: one of them is not there, or shorter than the ledger knows it.
     """
-    sources = [_recorded(row, position, run_dir, folder) for position, row in enumerate(rows)]
+    sources = [_recorded(row, position, run, run_dir, folder) for position, row in enumerate(rows)]
     for source in sources:
         if source.spooled_bytes is None:
             _present(source)
@@ -125,11 +128,14 @@ def recorded_sources(
     return sources
 
 
-def _recorded(row: SourceRow, position: int, run_dir: RunDir, folder: Path | None) -> RecordedSource:
+def _recorded(
+    row: SourceRow, position: int, run: RunRow, run_dir: RunDir, folder: Path | None
+) -> RecordedSource:
     path = run_dir.spool(position) if row.spooled else (folder or Path()) / row.name
     return RecordedSource(
         name=row.name,
         path=path,
+        column=run.column,
         fingerprint=row.fingerprint,
         spooled_bytes=row.spooled_bytes if row.spooled else None,
         complete=row.complete,

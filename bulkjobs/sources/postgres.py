@@ -14,8 +14,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from bulkjobs.errors import ConfigError, SourceError
-from bulkjobs.ids import shown
-from bulkjobs.sources.query import QuerySource, check_columns, checked_query, secrets_of, without_secrets
+from bulkjobs.ids import NULL, shown
+from bulkjobs.sources.query import (
+    QuerySource,
+    check_columns,
+    checked_query,
+    one_a_line,
+    secrets_of,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     import asyncpg
@@ -25,8 +32,6 @@ __all__ = ["PostgresSource"]
 _BLOCK_BYTES: Final = 256 * 1024
 """The copy of a source is synced after each block, and the network gives ten thousand bytes at a time."""
 _CONNECT_S: Final = 30.0
-_NULL: Final = "NULL"
-"""Stands in a report for what it was; the usual `\\N` would have to be explained."""
 _REFUSED: Final = {
     "float4": "a floating-point number, which holds only 6 digits surely",
     "float8": "a floating-point number, which holds only 15 digits surely",
@@ -93,13 +98,14 @@ class PostgresSource(QuerySource):
             block = b"".join(parts)
             parts.clear()
             size = 0
-            # Within a value a line end is escaped by COPY, but a comma would make two ids of it.
-            await handed.put(block.replace(b",", b"\\x2c") if b"," in block else block)
+            await handed.put(one_a_line(block))
 
         end: BaseException | None = None
         try:
             # The line end closes a comment at the end of the query.
-            await connection.copy_from_query(f"{self.query}\n", output=take, format="text", null=_NULL)
+            await connection.copy_from_query(
+                f"{self.query}\n", output=take, format="text", null=NULL.decode()
+            )
         except Exception as error:  # noqa: BLE001 - goes to whoever reads the blocks
             end = error
         if parts:

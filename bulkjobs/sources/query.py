@@ -9,8 +9,17 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from bulkjobs.errors import ConfigError, SourceError
+from bulkjobs.ids import EMPTY_CELL
 
-__all__ = ["ORDER_ADVICE", "QuerySource", "check_columns", "checked_query", "secrets_of", "without_secrets"]
+__all__ = [
+    "ORDER_ADVICE",
+    "QuerySource",
+    "check_columns",
+    "checked_query",
+    "one_a_line",
+    "secrets_of",
+    "without_secrets",
+]
 
 ORDER_ADVICE: Final = "A query gives the same rows in the same order only with ORDER BY. "
 
@@ -69,6 +78,19 @@ def check_columns(name: str, columns: Sequence[str]) -> None:
         f"{name}: the query gives {len(columns)} columns ({shown}), of which nobody can tell which holds the ids. "
         f"Nothing was read; select that one alone."
     )
+
+
+def one_a_line(rows: bytes) -> bytes:
+    """Makes sure that each row is one id or reported as none: a comma would make two of it, an empty text none.
+
+    Args:
+        rows: whole rows, each ended by a newline; newlines in values are escaped.
+    """
+    if b"," in rows:
+        rows = rows.replace(b",", b"\\x2c")
+    if b"\n\n" in rows or rows.startswith(b"\n"):
+        rows = b"\n".join([row or EMPTY_CELL for row in rows.split(b"\n")[:-1]]) + b"\n"
+    return rows
 
 
 def without_secrets(url: str) -> str:

@@ -10,8 +10,9 @@ from typing import Final
 from urllib.parse import quote
 
 from bulkjobs.errors import SourceError
+from bulkjobs.ids import NULL
 from bulkjobs.sources.objects import Id, as_text
-from bulkjobs.sources.query import QuerySource, check_columns, checked_query
+from bulkjobs.sources.query import QuerySource, check_columns, checked_query, one_a_line
 
 __all__ = ["SqliteSource"]
 
@@ -79,5 +80,5 @@ def _text(rows: list[tuple[Id | None]]) -> bytes:
     except TypeError:
         text = ("\n".join([str(value) for (value,) in rows]) + "\n").encode("utf-8", "surrogatepass")
     if not text.translate(None, _PLAIN) and text.count(b"\n") == len(rows):
-        return text
-    return as_text(["NULL" if value is None else value for (value,) in rows])
+        return one_a_line(text)
+    return one_a_line(as_text([NULL if value is None else value for (value,) in rows]))

@@ -195,14 +195,26 @@ class _WebReader(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Reads as much as is asked for, unless the end comes before: who reads tables relies on it."""
+        wanted = None if size is None or size < 0 else size
+        parts: list[bytes] = []
+        while wanted is None or wanted > 0:
+            part = self._part(wanted)
+            if not part:
+                break
+            parts.append(part)
+            wanted = None if wanted is None else wanted - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _part(self, wanted: int | None) -> bytes:
         size_bytes = self._file.size_bytes
         for attempt in range(1, _TRIES + 1):
-            if self._position == size_bytes or size == 0:
+            if self._position == size_bytes:
                 return b""
             try:
                 if self._body is None:
                     self._body = self._file.body(self._position)
-                block = self._body.read(None if size is None or size < 0 else size)
+                block = self._body.read(wanted)
                 if not block and size_bytes is not None:
                     raise _ClosedError(_CLOSED)
             except (OSError, http.client.HTTPException) as error:
