@@ -1,8 +1,10 @@
-"""Builds the extension; everything else stands in `pyproject.toml`, which cannot describe one yet."""
+"""Builds the extensions; everything else stands in `pyproject.toml`, which cannot describe one yet."""
 
 import sys
 
 from setuptools import Extension, setup
+
+ARGUMENTS = [] if sys.platform == "win32" else ["-O3", "-std=c11"]
 
 setup(
     ext_modules=[
@@ -10,8 +12,11 @@ setup(
             "bulkjobs._scan",
             sources=["native/scan.c", "native/integers.c", "native/texts.c"],
             depends=["native/integers.h", "native/texts.h"],
-            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=c11"],
+            extra_compile_args=ARGUMENTS,
             py_limited_api=True,
-        )
+        ),
+        Extension(
+            "bulkjobs._table", sources=["native/table.c"], extra_compile_args=ARGUMENTS, py_limited_api=True
+        ),
     ]
 )

@@ -200,7 +200,7 @@ class Client:
     def _begin(self, given: Sequence[SourceLike], extra: Sequence[Sink], *, default: bool) -> Engine:
         if self._engine is not None:
             raise ConfigError("This client is at work on its run. Make another client for another run.")
-        sources = open_sources(given)
+        sources = open_sources(given, column=self._settings.column, query=self._settings.query)
         if self._run is None:
             if not given or not isinstance(given[0], str | Path):
                 raise ConfigError("Ids that come from no file need a run directory: give one with run=.")

@@ -193,6 +193,8 @@ class Engine:
             "account": self._settings.client_id,
             "chunk_size": self._chunk_size,
             "dedupe": self._settings.dedupe,
+            "column": self._settings.column,
+            "query": self._settings.query,
         }
 
     # Working

@@ -13,7 +13,17 @@ import re
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["BLANKS", "MAX_DIGITS", "MAX_OPAQUE", "IdForm", "fault_of", "shown"]
+__all__ = [
+    "BLANKS",
+    "EMPTY_CELL",
+    "MAX_DIGITS",
+    "MAX_OPAQUE",
+    "MISSING_CELL",
+    "NULL",
+    "IdForm",
+    "fault_of",
+    "shown",
+]
 
 
 class IdForm(StrEnum):
@@ -32,7 +42,18 @@ MAX_OPAQUE: Final = 64
 BLANKS: Final = b" \t"
 """What is taken off around an id. Other white space is a fault: in a list of ids it is an accident."""
 
+EMPTY_CELL: Final = b"(empty cell)"
+MISSING_CELL: Final = b"(no cell)"
+NULL: Final = b"(null)"
+"""What stands in place of the id of a row that has none, so that the row is reported. Not one of them is an id."""
+_NO_ID: Final = {
+    EMPTY_CELL: "this row has no id: its cell is empty",
+    MISSING_CELL: "this row has no id: it is shorter than the row of names",
+    NULL: "this row has no id: its value is null",
+}
+
 _ID = re.compile(rb"[1-9][0-9]{0,18}")
+_FLOAT = re.compile(rb"[+-]?[0-9]*\.[0-9]*(?:[eE][+-]?[0-9]+)?")
 _OPAQUE = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _SHOWN_CHARACTERS: Final = 200
 
@@ -47,10 +68,14 @@ def fault_of(text: bytes, form: IdForm = IdForm.INTEGER) -> str | None:
     Returns:
         A reason in words that a person can act on, or None.
     """
+    if text in _NO_ID:
+        return _NO_ID[text]
     if form is IdForm.OPAQUE:
         return _fault_of_opaque(text)
-    if _ID.fullmatch(text):
-        return None
+    return None if _ID.fullmatch(text) else _fault_of_integer(text)
+
+
+def _fault_of_integer(text: bytes) -> str:
     if text.isdigit():  # bytes.isdigit knows ASCII digits only
         if len(text.lstrip(b"0")) > MAX_DIGITS or len(text) > MAX_DIGITS:
             return f"more than {MAX_DIGITS} digits"
@@ -63,6 +88,8 @@ def fault_of(text: bytes, form: IdForm = IdForm.INTEGER) -> str | None:
         return "signed number"
     if any(byte in b" \t" for byte in text):
         return "blank inside: separate ids by a newline or a comma"
+    if _FLOAT.fullmatch(text):
+        return "a number with a decimal point: was the column saved as one of floats?"
     return "not a number"
 
 

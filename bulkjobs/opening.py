@@ -19,7 +19,7 @@ from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Rate, Settings
-from bulkjobs.sources import FileSource, SpooledSource
+from bulkjobs.sources import ORDER_ADVICE, QuerySource, SpooledSource, is_address, open_again
 
 __all__ = ["OpenedSources", "is_settled", "open_run", "open_run_sources", "session_opened"]
 
@@ -98,14 +98,21 @@ async def open_run_sources(
         known = await ledger.sources()
     opened: Sequence[Source | None] = given
     if not given:
+        column = None if ledger.run is None else ledger.run.column
         # Once everything is settled a file may be gone: nobody asks for it.
-        opened = [] if await is_settled(ledger, held_too=held_too) else [_reopen(row) for row in known]
+        opened = (
+            [] if await is_settled(ledger, held_too=held_too) else [_reopen(row, column) for row in known]
+        )
     elif [row.name for row in known] != [source.name for source in given]:
         raise ConfigError(
             f"The run in {run_dir.path} was begun with {_names(known)}, not {_names(given)}. Give "
             f"the same sources in the same order, or another run directory with --run."
         )
-    pairs = list(zip(known, opened, strict=bool(opened)))
+    pairs = [
+        # Of a query that was read to its end the copy is what counts: the database may have moved on.
+        (row, None if row.complete and isinstance(source, QuerySource) else source)
+        for row, source in zip(known, opened, strict=bool(opened))
+    ]
     for position, (row, mended) in enumerate(pairs):
         if mended is not None and row.fingerprint is None and mended.fingerprint is not None:
             ledger.record_source(position, row.name, mended.fingerprint, spooled=False)
@@ -168,6 +175,8 @@ def _repeatable(
         spooled_bytes=row.spooled_bytes,
         complete=row.complete,
         on_spooled=on_spooled,
+        ahead=isinstance(source, QuerySource),
+        advice=ORDER_ADVICE if isinstance(source, QuerySource) else "",
     )
 
 
@@ -182,18 +191,22 @@ def _is_doubtful(row: SourceRow, source: Source | None) -> bool:
 def _recorded(row: SourceRow) -> str:
     """Says how a source was when the run began, so that it can be put back to that."""
     if row.fingerprint is None or not re.fullmatch(r"\d+:\d+", row.fingerprint):
+        if row.fingerprint is not None and is_address(row.name):
+            return f"{row.name} had {row.fingerprint} when the run began."
         return f"{row.name} cannot tell by itself whether it is the same."
     size, changed_ns = row.fingerprint.split(":")
     return f"{row.name} had {int(size):,} bytes, last changed {timestamp(int(changed_ns) / 1e9)}, when the run began."
 
 
-def _reopen(row: SourceRow) -> Source | None:
+def _reopen(row: SourceRow, column: str | int | None) -> Source | None:
     """Opens a recorded source again; one that cannot be read again is there only as its copy."""
     if row.spooled:
         return None
     try:
-        return FileSource(row.name)
+        return open_again(row.name, column=column)
     except SourceError as error:
+        if is_address(row.name):
+            raise
         raise SourceError(f"{error} Resume from the folder in which the run was begun.") from error
 
 

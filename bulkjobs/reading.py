@@ -69,8 +69,8 @@ class Reading:
         self._emit = emit
         self._broke_off = broke_off
         self._checkpoints = checkpoints
-        sizes = [source.size_bytes for source in sources]
-        self._size_bytes = None if None in sizes else sum(size or 0 for size in sizes)
+        self._unsized = [source for source in sources if source.size_bytes is None]
+        self._sized_bytes = sum(source.size_bytes or 0 for source in sources)
         self._passed_bytes = 0
         """Of the sources before the one that is read."""
         self.tail = Tally()
@@ -237,6 +237,11 @@ class Reading:
             self._broke_off(position)
             raise
 
+    def _size_bytes(self) -> int | None:
+        """Gives the size of all sources, as soon as that of the last one is known."""
+        late = [source.size_bytes for source in self._unsized]
+        return None if None in late else self._sized_bytes + sum(size or 0 for size in late)
+
     def _progress(self, source: Source, step: _Step | None) -> None:
         """Tells how far the reading is; `step` is None at its end."""
         totals = self._chunker.totals if step is None else step.totals
@@ -251,7 +256,7 @@ class Reading:
                 duplicate=totals.duplicate,
                 finished=step is None,
                 run_position_bytes=self._passed_bytes + (0 if step is None else position_bytes),
-                run_size_bytes=self._size_bytes,
+                run_size_bytes=self._size_bytes(),
             )
         )
 

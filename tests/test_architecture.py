@@ -19,6 +19,7 @@ ROWS = (
         "clock",
         "ids",
         "_scan",
+        "_table",
         "channel",
         "exits",
         "jsonlines",
@@ -97,6 +98,7 @@ HEAVY = {
     "uvloop",
     "asyncio",
     "prometheus_client",
+    "pyarrow",
 }
 
 
@@ -207,10 +209,14 @@ def test_the_http_client_is_used_in_one_place():
     ("library", "users"),
     [
         ("aiolimiter", {"account"}),
+        ("backports", {"sources"}),
         ("lxml", {"wire"}),
         ("numpy", {"chunking", "seen", "simulator"}),
         ("prometheus_client", {"observers"}),
-        ("sqlite3", {"account", "ledger"}),
+        ("asyncpg", {"sources"}),
+        ("obstore", {"sources"}),
+        ("pyarrow", {"sources"}),
+        ("sqlite3", {"account", "ledger", "sources"}),
         ("typer", {"cli"}),
         ("uvloop", {"cli"}),
     ],

@@ -59,7 +59,7 @@ def audit_run(
         row = inspection.run()
         audit = None
         if row is not None:
-            sources = recorded_sources(inspection.sources(), run_dir, folder)
+            sources = recorded_sources(inspection.sources(), row, run_dir, folder)
             check_ledger(inspection, findings, quick=quick)
             audit = _compared(row, run_dir, inspection, sources, findings=findings, progress=progress)
     if audit is None:

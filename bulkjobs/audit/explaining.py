@@ -145,7 +145,7 @@ def explain_id(
         row = inspection.run()
         found = None
         if row is not None:
-            sources = recorded_sources(inspection.sources(), run_dir, folder)
+            sources = recorded_sources(inspection.sources(), row, run_dir, folder)
             reading = Reading(sources, finished=row.source_finished, progress=progress)
             if fault_of(text) is None:
                 found = _Asked(row, run_dir, inspection, sources).explain(text, reading)

@@ -11,10 +11,10 @@ from typing import Final
 
 from bulkjobs.audit.findings import Progress
 from bulkjobs.errors import SourceError
-from bulkjobs.ledger import SourceRow
+from bulkjobs.ledger import RunRow, SourceRow
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
-from bulkjobs.sources import FileSource
+from bulkjobs.sources import is_address, open_again
 from bulkjobs.sources.table import not_a_table
 
 __all__ = ["Reading", "RecordedSource", "recorded_sources"]
@@ -30,6 +30,8 @@ class RecordedSource:
     name: str
     """As the ledger has it."""
     path: Path
+    column: str | int | None = None
+    """As the run was begun with."""
     fingerprint: str | None
     """As the ledger has it; None of a copy, and of a file that broke off."""
     spooled_bytes: int | None
@@ -39,7 +41,15 @@ class RecordedSource:
 
     def changed(self) -> bool:
         """Tells whether the file has another size or time than when the run began."""
-        return self.fingerprint not in (None, FileSource(self.path).fingerprint)
+        return self.fingerprint not in (None, self.opened().fingerprint)
+
+    def opened(self) -> Source:
+        """Opens what is not a copy.
+
+        Raises:
+            SourceError: it is not there.
+        """
+        return open_again(self.name if is_address(self.name) else str(self.path), column=self.column)
 
     def blocks(self, progress: Progress | None = None) -> Iterator[bytes]:
         """Reads it from its beginning, as text in blocks.
@@ -96,19 +106,20 @@ class Reading:
 
 
 def recorded_sources(
-    rows: Sequence[SourceRow], run_dir: RunDir, folder: Path | None = None
+    rows: Sequence[SourceRow], run: RunRow, run_dir: RunDir, folder: Path | None = None
 ) -> list[RecordedSource]:
     """Finds the sources that a run recorded.
 
     Args:
         rows: what the ledger has of them.
+        run: the run.
         run_dir: of the run, with its copies.
         folder: where relative names begin; None is the current folder.
 
     Raises:
         SourceError: one of them is not there, or shorter than the ledger knows it.
     """
-    sources = [_recorded(row, position, run_dir, folder) for position, row in enumerate(rows)]
+    sources = [_recorded(row, position, run, run_dir, folder) for position, row in enumerate(rows)]
     for source in sources:
         if source.spooled_bytes is None:
             _present(source)
@@ -117,11 +128,14 @@ def recorded_sources(
     return sources
 
 
-def _recorded(row: SourceRow, position: int, run_dir: RunDir, folder: Path | None) -> RecordedSource:
+def _recorded(
+    row: SourceRow, position: int, run: RunRow, run_dir: RunDir, folder: Path | None
+) -> RecordedSource:
     path = run_dir.spool(position) if row.spooled else (folder or Path()) / row.name
     return RecordedSource(
         name=row.name,
         path=path,
+        column=run.column,
         fingerprint=row.fingerprint,
         spooled_bytes=row.spooled_bytes if row.spooled else None,
         complete=row.complete,
@@ -130,8 +144,10 @@ def _recorded(row: SourceRow, position: int, run_dir: RunDir, folder: Path | Non
 
 def _present(source: RecordedSource) -> None:
     try:
-        FileSource(source.path)
+        source.opened()
     except SourceError as error:
+        if is_address(source.name):
+            raise
         raise SourceError(
             f"{error} It is a source of this run, and without it nobody can tell what was read. Put it back, or name "
             f"the folder in which the run was begun with --folder."
@@ -175,8 +191,7 @@ def _file(source: RecordedSource) -> Iterator[bytes]:
 
     Not `asyncio.Runner`: for each block it would set a signal handler, and write out the block before in doing so.
     """
-    opened: Source = FileSource(source.path)
-    blocks = not_a_table(source.name, opened.blocks())  # as the run itself has read it
+    blocks = not_a_table(source.name, source.opened().blocks())  # as the run itself has read it
     loop = asyncio.SelectorEventLoop()
 
     async def following() -> bytes | None:

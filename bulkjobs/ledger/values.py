@@ -43,6 +43,12 @@ class RunRow:
         """Is the name of the endpoint of all jobs of the run."""
         return str(self.identity["endpoint"])
 
+    @property
+    def column(self) -> str | int | None:
+        """Is the column with the ids; None where the sources are no tables."""
+        column = self.identity.get("column")
+        return column if isinstance(column, str | int) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRow:

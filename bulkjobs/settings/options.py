@@ -159,6 +159,11 @@ _PATH: Final = Kind(
     parse=lambda text: Path(os.path.expanduser(text)) if text.strip() else None,  # noqa: PTH111 - see above
     holds=lambda value: isinstance(value, Path) and "\0" not in str(value),
 )
+_COLUMN: Final = Kind(
+    may_be=f"the name of a column, or its number from 1 to {10_000:,}",
+    parse=lambda text: int(text) if re.fullmatch(r"[0-9]{1,12}", text.strip()) else text,
+    holds=lambda value: whole(value, 1, 10_000) or (isinstance(value, str) and value.strip() != ""),
+)
 _URL: Final = _text("an absolute URL")
 _SINKS: Final = Kind(
     may_be="the text of a sink, such as - or jobs.jsonl, or a list of these",
@@ -274,6 +279,22 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar="DIR",
         default="~/.local/state/bulkjobs",
         help="Where runs of one account on this machine share what it has used up; none to share nothing.",
+    ),
+    Option(
+        name="--column",
+        field="column",
+        kind=_COLUMN,
+        metavar="NAME|N",
+        default="none: the sources are ids",
+        help="Column with the ids, by its name or its number: the sources are tables (CSV, TSV, Parquet).",
+    ),
+    Option(
+        name="--query",
+        field="query",
+        kind=_text("one query that only reads"),
+        metavar="SQL",
+        default="none",
+        help="Query that gives the ids of a database, in one column; with ORDER BY it can go on when interrupted.",
     ),
     Option(
         name="--chunk-size",

@@ -127,6 +127,8 @@ class Settings:
     account: str | None = None
     state_dir: Path | Literal["default", "none"] = "none"
     """A program that embeds the library has nothing written outside the run directory unless it says so."""
+    column: str | int | None = None
+    query: str | None = None
     chunk_size: int | None = None
     dedupe: bool = True
     webhook: str | None = field(default=None, repr=False)

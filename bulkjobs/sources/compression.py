@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,7 +68,10 @@ class _GzipMember:
 
 def _zstd_member(name: str) -> _Member:
     try:
-        from backports.zstd import ZstdDecompressor  # noqa: PLC0415 - an extra
+        if sys.version_info >= (3, 14):
+            from compression.zstd import ZstdDecompressor  # noqa: PLC0415 - an extra before
+        else:
+            from backports.zstd import ZstdDecompressor  # noqa: PLC0415 - an extra
     except ImportError:
         raise SourceError(
             f'{name} is zstd, which takes an extra: pip install "bulkjobs[zstd]". Or unpack it and give the text.'

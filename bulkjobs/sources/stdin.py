@@ -8,10 +8,12 @@ import select
 import stat
 import sys
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Final
 
 from bulkjobs.errors import SourceError
 from bulkjobs.sources.compression import SIGNATURE_BYTES, Unpacker, unpacker
+from bulkjobs.sources.delimited import Column, ColumnReader
 from bulkjobs.sources.kinds import check_text, is_parquet, undecided
 
 __all__ = ["StdinSource"]
@@ -28,13 +30,18 @@ class StdinSource:
     fingerprint = None
     size_bytes = None
 
-    def __init__(self, descriptor: int | None = None) -> None:
+    def __init__(self, descriptor: int | None = None, *, column: Column | None = None) -> None:
         """Takes standard input, or another descriptor open for reading.
+
+        Args:
+            descriptor: the other one.
+            column: name or number of the column with the ids, if it is a table.
 
         Raises:
             SourceError: there is no standard input.
         """
         self.position_bytes = 0
+        self._column = column
         try:
             self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
             kind = os.fstat(self._descriptor).st_mode
@@ -44,6 +51,17 @@ class StdinSource:
 
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Reads to the end. Cancelling leaves no thread behind that waits for input. See `ports.Source`."""
+        reader = None if self._column is None else ColumnReader(_NAME, self._column)
+        async with aclosing(self._texts()) as texts:
+            async for text in texts:
+                if reader is None:
+                    yield text
+                elif ids := reader.feed(text):
+                    yield ids
+        if reader is not None and (ids := reader.finish()):
+            yield ids
+
+    async def _texts(self) -> AsyncGenerator[bytes, None]:
         packed: Unpacker | None = None
         begun = False
         while stored := await self._read():

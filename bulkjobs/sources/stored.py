@@ -1,4 +1,4 @@
-"""Ids in stored bytes, wherever these are: text, plain or compressed."""
+"""Ids in stored bytes, wherever these are: text, plain or compressed, a column of such, or one of a Parquet file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from bulkjobs.errors import SourceError
 from bulkjobs.sources.ahead import Piece, Pieces, ahead
 from bulkjobs.sources.blob import Blob, LocalFile
 from bulkjobs.sources.compression import SIGNATURE_BYTES, Unpacker, unpacker
+from bulkjobs.sources.delimited import Column, ColumnReader
 from bulkjobs.sources.kinds import check_text, is_parquet
+from bulkjobs.sources.parquet import parquet_pieces
 
 __all__ = ["FileSource", "StoredSource"]
 
@@ -21,9 +23,15 @@ _BLOCK_BYTES: Final = 1024 * 1024
 class StoredSource:
     """Reads the ids in a blob. Implements `ports.SeekableSource`."""
 
-    def __init__(self, blob: Blob) -> None:
-        """Takes the blob, which is opened when the reading begins."""
+    def __init__(self, blob: Blob, *, column: Column | None = None) -> None:
+        """Takes the blob, which is opened when the reading begins.
+
+        Args:
+            blob: where the bytes are.
+            column: name or number of the column with the ids, if it is a table.
+        """
         self._blob = blob
+        self._column = column
         self.name = blob.name
         self.repeatable = blob.repeatable
         self.size_bytes = blob.size_bytes
@@ -66,28 +74,34 @@ class StoredSource:
             stored = _Stored(self.name, file)
             beginning = stored.beginning()
             if is_parquet(beginning):
-                raise SourceError(f"{self.name} is Parquet, not text. Give its ids as text, plain or gzip.")
-            check_text(self.name, beginning)
-            packed = unpacker(self.name, beginning)
-            if packed is not None:
-                yield from _unpacked(packed, stored)
+                yield from parquet_pieces(self.name, file, self.size_bytes, self._column, mark)
             else:
-                if mark is not None:
-                    stored.seek(int(mark))
-                yield from _plain(stored)
+                check_text(self.name, beginning)
+                yield from self._texts(stored, unpacker(self.name, beginning), mark)
             self._blob.check_unchanged(file)
+
+    def _texts(self, stored: _Stored, packed: Unpacker | None, mark: str | None) -> Pieces:
+        pieces = _plain(stored) if packed is None else _unpacked(packed, stored)
+        reader = None if self._column is None else ColumnReader(self.name, self._column)
+        if mark is not None:
+            if reader is not None:
+                while not reader.knows_its_column and (piece := next(pieces, None)) is not None:
+                    reader.feed(piece.text)
+                reader.go_on()
+            stored.seek(int(mark))
+        yield from pieces if reader is None else _column(reader, pieces)
 
 
 class FileSource(StoredSource):
     """Reads the ids in a file on this machine."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, column: Column | None = None) -> None:
         """Looks at the file, without reading its content.
 
         Raises:
             SourceError: there is no such file, it is not a regular file, or it cannot be opened.
         """
-        super().__init__(LocalFile(path))
+        super().__init__(LocalFile(path), column=column)
 
 
 class _Stored:
@@ -143,3 +157,14 @@ def _unpacked(packed: Unpacker, stored: _Stored) -> Pieces:
         while text := packed.next():
             yield Piece(text, stored.position_bytes)
     packed.finish()
+
+
+def _column(reader: ColumnReader, pieces: Pieces) -> Pieces:
+    position_bytes = 0
+    for piece in pieces:
+        position_bytes = piece.position_bytes
+        if text := reader.feed(piece.text):
+            mark = None if piece.mark is None else str(int(piece.mark) - reader.held_bytes)
+            yield Piece(text, position_bytes, mark)
+    if text := reader.finish():
+        yield Piece(text, position_bytes)

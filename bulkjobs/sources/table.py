@@ -46,6 +46,6 @@ def _check(name: str, beginning: bytes) -> None:
     if len(columns) > 1 and all(map(_NAME.match, columns)):
         raise SourceError(
             f"{name} is a table: its first line is {shown(line.strip()[:_SHOWN_BYTES])}. A comma separates ids here, "
-            f"so other columns would be taken for ids too. Give the ids alone, one a line: for those in the first "
-            f"column, `tail -n +2 TABLE | cut -d, -f1`."
+            f"so other columns would be taken for ids too. Say which column has the ids with --column, by its "
+            f"name or its number."
         )
