@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Final
 
+from bulkjobs.clock import timestamp
 from bulkjobs.ledger.schema import Database
 from bulkjobs.ledger.values import (
     AccountState,
@@ -53,7 +51,6 @@ __all__ = [
     "sink_positions",
     "sources",
     "summarise",
-    "timestamp",
     "took_risks",
     "undelivered",
     "unknown_in_a_row",
@@ -61,21 +58,6 @@ __all__ = [
 ]
 
 _TOO_MANY_REQUESTS: Final = 429
-
-
-def timestamp(utc: float) -> str:
-    """Writes Unix seconds as RFC 3339 in UTC with milliseconds, e.g. "2026-01-31T12:00:00.250Z"."""
-    fraction, whole = math.modf(utc)
-    seconds, microseconds = divmod(
-        int(whole) * 1_000_000 + round(fraction * 1e6), 1_000_000
-    )  # as `datetime` does
-    return f"{_second(seconds)}.{microseconds // 1_000:03d}Z"
-
-
-@lru_cache(maxsize=2)
-def _second(seconds: int) -> str:
-    """Writes a whole second; a fast session makes thousands of job records in each."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def run_row(database: Database) -> RunRow | None:
