@@ -120,7 +120,7 @@ def test_a_folder_of_all_kinds_is_one_run(tmp_path: Path, service):
     assert audit_run(run).agrees
     (folder / "late").write_bytes(b"5\n")
     with pytest.raises(
-        ConfigError, match=r"was begun with .*in/0, .*in/1, .*in/2 and 2 more, not .* and 3 more"
+        ConfigError, match=r"and 2 more, not .* and 3 more: \S*in/late is new\. Give the same"
     ):
         submit(service, run, folder, settings=SETTINGS)
 
