@@ -123,8 +123,8 @@ static void plain_row(Out *out, const char *row, const char *newline, const Tabl
     put(out, "\n", 1);
 }
 
-/* Takes a row that may have quotes, and gives where it ends; NULL when that is not there yet. */
-static const char *quoted_row(Out *out, const char *row, const char *end, const Table *table)
+/* Takes a row that may have quotes, with the first line end in it; gives where it ends, NULL when that is not there. */
+static const char *quoted_row(Out *out, const char *row, const char *newline, const char *end, const Table *table)
 {
     size_t before = out->length, lines = 1;
     int found = 0;
@@ -137,8 +137,8 @@ static const char *quoted_row(Out *out, const char *row, const char *end, const 
                 const char *quote = at < end ? memchr(at, '"', (size_t)(end - at)) : NULL;
                 if (!quote || quote + 1 == end)
                     goto unfinished;
-                for (const char *p = at; (p = memchr(p, '\n', (size_t)(quote - p))); p++)
-                    lines++;
+                for (; newline && newline < quote; newline = memchr(newline + 1, '\n', (size_t)(end - newline - 1)))
+                    lines++; /* of those in quotes; the first one outside of them ends the row */
                 int doubled = quote[1] == '"';
                 if (wanted)
                     put_escaped(out, at, quote + doubled);
@@ -182,7 +182,7 @@ static size_t take(Out *out, const char *text, size_t size, const Table *table)
             plain_row(out, row, newline, table);
             row = newline + 1;
         } else {
-            const char *next = quoted_row(out, row, end, table);
+            const char *next = quoted_row(out, row, newline, end, table);
             if (!next)
                 break;
             row = next;

@@ -210,6 +210,7 @@ def test_the_http_client_is_used_in_one_place():
     [
         ("aiolimiter", {"account"}),
         ("backports", {"sources"}),
+        ("isal", {"sources"}),
         ("lxml", {"wire"}),
         ("numpy", {"chunking", "seen", "simulator"}),
         ("prometheus_client", {"observers"}),

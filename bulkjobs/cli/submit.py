@@ -57,7 +57,9 @@ class Output:
 def submit(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE", help="Files of ids, one a line, patterns of such, or - for stdin."),
+        typer.Argument(
+            metavar="SOURCE", help="Files of ids or tables, folders or patterns of such, or - for stdin."
+        ),
     ],
     *,
     given: Mapping[str, object],
