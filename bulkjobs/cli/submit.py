@@ -57,7 +57,10 @@ class Output:
 def submit(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE", help="Files of ids, one a line, patterns of such, or - for stdin."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Files or folders of ids, patterns, addresses (s3://, https://, postgresql://…), or - for stdin.",
+        ),
     ],
     *,
     given: Mapping[str, object],
