@@ -105,8 +105,9 @@ async def open_run_sources(
         )
     elif [row.name for row in known] != [source.name for source in given]:
         raise ConfigError(
-            f"The run in {run_dir.path} was begun with {_names(known)}, not {_names(given)}. Give "
-            f"the same sources in the same order, or another run directory with --run."
+            f"The run in {run_dir.path} was begun with {_names(known)}, not {_names(given)}"
+            f"{_difference(known, given)}. Give the same sources in the same order, or another run directory "
+            f"with --run."
         )
     pairs = [
         # Of a query that was read to its end the copy is what counts: the database may have moved on.
@@ -208,6 +209,15 @@ def _reopen(row: SourceRow, column: str | int | None) -> Source | None:
         if is_address(row.name):
             raise
         raise SourceError(f"{error} Resume from the folder in which the run was begun.") from error
+
+
+def _difference(known: Sequence[SourceRow], given: Sequence[Source]) -> str:
+    """Says what is new or missing among many, such as the files of a folder."""
+    then, now = [row.name for row in known], [source.name for source in given]
+    new, missing = sorted(set(now) - set(then)), sorted(set(then) - set(now))
+    said = [f"{new[0]} is new"] if new else []
+    said += [f"{missing[0]} is missing"] if missing else []
+    return f": {' and '.join(said)}" if said and max(len(then), len(now)) > _NAMED else ""
 
 
 def _names(sources: Sequence[SourceRow] | Sequence[Source]) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from bulkjobs.model import Evidence, JobRecord, Request, RequestKind
 
-__all__ = ["Clock", "RequestLog", "Sink", "Source", "Transport"]
+__all__ = ["Clock", "RequestLog", "SeekableSource", "Sink", "Source", "Transport"]
 
 
 class Clock(Protocol):
@@ -46,6 +46,26 @@ class Source(Protocol):
 
     def blocks(self) -> AsyncGenerator[bytes, None]:
         """Reads the source once, from its beginning, as blocks of any size that may end anywhere.
+
+        Raises:
+            SourceError: the source cannot be read any further. The blocks before stay valid.
+        """
+
+
+@runtime_checkable
+class SeekableSource(Source, Protocol):
+    """Is a source that can be read on from where an earlier reading was."""
+
+    @property
+    def version(self) -> str | None:
+        """Changes whenever the content may have, also where `fingerprint` does not; None when nobody can tell."""
+
+    @property
+    def mark(self) -> str | None:
+        """Is where the block given last ends, for `blocks_after`; None where the content has no such places."""
+
+    def blocks_after(self, mark: str) -> AsyncGenerator[bytes, None]:
+        """Reads on behind a mark of an earlier reading of the same version: exactly the bytes that followed it.
 
         Raises:
             SourceError: the source cannot be read any further. The blocks before stay valid.

@@ -2,10 +2,8 @@
 
 import array
 import asyncio
-import contextlib
 import gzip
 import os
-import re
 import select
 import socket
 import threading
@@ -13,9 +11,10 @@ import zlib
 from pathlib import Path
 
 import pytest
+from support.pipes import pipe_holding
 
 from bulkjobs.errors import SourceError
-from bulkjobs.ports import Source
+from bulkjobs.ports import SeekableSource, Source
 from bulkjobs.sources import FileSource, StoredSource, open_sources
 from bulkjobs.sources.blob import LocalFile
 from bulkjobs.sources.objects import AsyncIterableSource, IterableSource, as_text
@@ -46,19 +45,6 @@ def file(tmp_path):
         return path
 
     return make
-
-
-@contextlib.contextmanager
-def pipe_holding(*pieces: bytes):
-    """Gives the reading end of a pipe that holds the pieces and is then at its end."""
-    reading, writing = os.pipe()
-    for piece in pieces:
-        os.write(writing, piece)
-    os.close(writing)
-    try:
-        yield reading
-    finally:
-        os.close(reading)
 
 
 # Files
@@ -96,20 +82,6 @@ async def test_gzip_is_told_by_its_content(file, name):
     assert await read(FileSource(file(TEXT, name))) == TEXT
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        gzip.compress(TEXT) + gzip.compress(b"9\n"),
-        gzip.compress(TEXT) + bytes(512) + gzip.compress(b"9\n"),
-        gzip.compress(TEXT) + gzip.compress(b"") + gzip.compress(b"9\n") + bytes(70_000),
-    ],
-    ids=["joined", "padded between", "padded behind"],
-)
-async def test_gzip_members_follow_each_other(file, content):
-    """Files joined with `cat` and padded by a tape or a block device are one text."""
-    assert await read(FileSource(file(content))) == TEXT + b"9\n"
-
-
 async def test_large_gzip_comes_out_whole_and_in_bounded_blocks(file):
     text = b"".join(b"%d\n" % n for n in range(300_000))
     blocks = [block async for block in FileSource(file(gzip.compress(text, 1))).blocks()]
@@ -117,25 +89,11 @@ async def test_large_gzip_comes_out_whole_and_in_bounded_blocks(file):
     assert max(map(len, blocks)) <= 1024 * 1024
 
 
-@pytest.mark.parametrize("keep", [3, 10, 19, -8, -1])
-async def test_truncated_gzip_gives_what_there_is_and_then_says_so(file, keep):
-    """Wherever the file is cut, down to the last byte of its check sum, that is noticed."""
-    text, said = await read_until_it_fails(FileSource(file(gzip.compress(TEXT)[:keep])))
-    assert TEXT.startswith(text)
-    assert re.search(r"ids\.txt: the gzip data ends early, after \d+ bytes", said)
-
-
 async def test_a_wrong_check_sum_is_told_with_the_position(file):
     damaged = bytearray(gzip.compress(TEXT))
     damaged[-8] ^= 1
     _, said = await read_until_it_fails(FileSource(file(bytes(damaged))))
     assert f"damaged near byte {len(damaged)}" in said
-
-
-async def test_garbage_behind_gzip_comes_after_the_ids(file):
-    text, said = await read_until_it_fails(FileSource(file(gzip.compress(TEXT) + b"garbage")))
-    assert text == TEXT
-    assert "damaged near byte" in said
 
 
 @pytest.mark.parametrize(
@@ -153,17 +111,6 @@ async def test_other_containers_are_refused_by_their_content(file, beginning, ki
     assert kind in said
     with pipe_holding(content) as reading:
         assert kind in (await read_until_it_fails(StdinSource(reading)))[1]
-
-
-async def test_what_unpacks_out_of_all_proportion_is_stopped(file):
-    """A bomb ends after 64 MiB of text, however much more is in it."""
-    squeeze = zlib.compressobj(9, wbits=31)
-    bomb = b"".join(squeeze.compress(b"1\n" * 2**20) for _ in range(40)) + squeeze.flush()
-    read_bytes = 0
-    with pytest.raises(SourceError, match="this is no list of ids"):
-        async for block in FileSource(file(bomb)).blocks():
-            read_bytes += len(block)
-    assert read_bytes <= 65 * 2**20
 
 
 async def test_a_file_that_changes_while_it_is_read_ends_in_an_error(file):
@@ -213,12 +160,19 @@ async def test_a_name_that_is_no_utf8_can_be_told_everywhere(tmp_path):
     assert await read(source) == TEXT
 
 
+async def test_a_plain_file_can_be_read_on_behind_any_block(file):
+    text = b"".join(b"%d\n" % n for n in range(300_000))
+    source, seen = FileSource(file(text)), b""
+    async for block in source.blocks():
+        seen += block
+        assert (
+            b"".join([rest async for rest in FileSource(source.name).blocks_after(source.mark)])
+            == text[len(seen) :]
+        )
+    assert isinstance(source, SeekableSource)
+
+
 # What is refused at once
-
-
-def test_a_folder_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(SourceError, match=r"is a folder\. Name the files in it"):
-        open_sources([str(tmp_path)])
 
 
 def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
@@ -276,6 +230,36 @@ def test_a_pattern_without_a_file_is_refused(tmp_path):
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(file):
     path = file(TEXT, "ids[1].txt")
     assert [source.name for source in open_sources([path])] == [str(path)]
+
+
+# Folders
+
+
+def test_a_folder_stands_for_the_files_in_it_in_the_order_of_their_bytes(tmp_path, monkeypatch):
+    """Also for those in its folders. Upper case comes first, whatever the language of the user."""
+    for name in ("b.txt", "a.csv", "B.txt", "a/z", "ä"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(TEXT)
+    monkeypatch.chdir(tmp_path)
+    expected = ["in/B.txt", "in/a.csv", "in/a/z", "in/b.txt", "in/ä"]
+    assert [source.name for source in open_sources(["in"])] == expected
+    assert [source.name for source in open_sources(["in/"])] == expected
+
+
+def test_what_is_no_file_of_ids_in_a_folder_is_left_out(tmp_path):
+    """Hidden files and folders, what is no regular file, folders behind links, and run directories."""
+    for name in ("ids", ".hidden", ".git/ids", "ids.run/ledger.db", "ids.run/jobs.jsonl"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(TEXT)
+    os.mkfifo(tmp_path / "in" / "fifo")
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    assert [source.name for source in open_sources([tmp_path / "in"])] == [str(tmp_path / "in" / "ids")]
+
+
+def test_a_folder_without_a_file_is_refused(tmp_path):
+    (tmp_path / ".hidden").write_bytes(TEXT)
+    with pytest.raises(SourceError, match="There is no file in the folder"):
+        open_sources([tmp_path])
 
 
 # Several sources

@@ -1,0 +1,136 @@
+"""A run from each kind of source: submitted, resumed, audited and explained."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from backports import zstd
+from support.simulated import BASE_URL, LOGIN_URL, TOKEN, Account, SimulatedTransport, json_lines
+
+import bulkjobs
+from bulkjobs import Client, ConfigError, Secret, Settings
+from bulkjobs.audit import audit_run, explain_id
+from bulkjobs.simulator import Service, ServiceConfig, Span
+from bulkjobs.testing import VirtualClock, run_virtual
+
+IDS = range(700_001, 700_026)
+LINES = b"".join(b"%d\n" % one for one in IDS)
+BAD_LINE = 12
+"""A text that is none stands there, in place of an id."""
+
+SETTINGS = Settings(
+    on_unknown="hold",
+    base_url=BASE_URL,
+    login_url=LOGIN_URL,
+    access_token=Secret(TOKEN),
+    rate=None,
+    pace=None,
+    max_active_jobs=None,
+    chunk_size=10,
+    workers=2,
+    forecast=False,
+)
+
+
+def rows() -> list[str]:
+    return ["x12" if line == BAD_LINE else str(one) for line, one in enumerate(IDS, 1)]
+
+
+def text() -> bytes:
+    return "".join(f"{one}\n" for one in rows()).encode()
+
+
+def table(delimiter: str) -> bytes:
+    """Has its names in place of the first id, so that lines are the same."""
+    lines = [delimiter.join(("name", "id")), *(delimiter.join(('"Ada"', f'"{one}"')) for one in rows()[1:])]
+    return "\r\n".join(lines).encode()
+
+
+def parquet(path: Path) -> None:
+    pq.write_table(pa.table({"name": ["Ada"] * len(IDS), "id": rows()}), path, row_group_size=10)
+
+
+WRITE: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_bytes(text()),
+    "gzip": lambda path: path.write_bytes(gzip.compress(text())),
+    "zstd": lambda path: path.write_bytes(zstd.compress(text())),
+    "bzip2": lambda path: path.write_bytes(bz2.compress(text())),
+    "xz": lambda path: path.write_bytes(lzma.compress(text())),
+    "CSV": lambda path: path.write_bytes(table(",")),
+    "TSV, compressed": lambda path: path.write_bytes(gzip.compress(table("\t"))),
+    "Parquet": parquet,
+}
+TABLES = {"CSV", "TSV, compressed", "Parquet"}
+
+
+@pytest.fixture
+def service():
+    with Service(
+        ServiceConfig(latency=Span(min_s=0.001, max_s=0.002), job_time=Span(min_s=0.0, max_s=0.0))
+    ) as it:
+        yield it
+
+
+def submit(service: Service, run: Path, *sources: Path, settings: Settings) -> bulkjobs.RunSummary:
+    async def main() -> bulkjobs.RunSummary:
+        clock = VirtualClock()
+        transport = SimulatedTransport(service, clock=clock)
+        async with Client(settings, run=run, transport=transport, clock=clock) as client:
+            return await client.run(*sources)
+
+    return run_virtual(main())
+
+
+@pytest.mark.parametrize("kind", WRITE)
+def test_a_run_is_submitted_resumed_audited_and_explained(kind, tmp_path: Path, service):
+    """In two sessions; the second opens what the first recorded."""
+    path, run = tmp_path / "ids", tmp_path / "run"
+    WRITE[kind](path)
+    settings = replace(SETTINGS, column="id" if kind in TABLES else None)
+    assert submit(service, run, path, settings=replace(settings, spend_cap=10)).ids["accepted"] == 10
+    submit(service, run, settings=settings)
+
+    first = 2 if kind in TABLES - {"Parquet"} else 1
+    expected = [one for line, one in enumerate(IDS, 1) if line >= first and line != BAD_LINE]
+    Account.of(run, service, 1e11).check(expected)
+    assert [(one["line"], one["text"]) for one in json_lines(run / "invalid.jsonl")] == [(BAD_LINE, "x12")]
+    assert audit_run(run).agrees
+    explained = explain_id(run, str(IDS[20]))
+    assert [(place.source, place.line) for place in explained.occurrences] == [(str(path), 21)]
+    assert explain_id(run, "x12").kind == "invalid"
+
+
+def test_a_folder_of_all_kinds_is_one_run(tmp_path: Path, service):
+    folder, run = tmp_path / "in", tmp_path / "run"
+    folder.mkdir()
+    for number, kind in enumerate(WRITE.keys() - TABLES):
+        WRITE[kind](folder / f"{number}")
+    summary = submit(service, run, folder, settings=SETTINGS)
+    assert summary.ids["accepted"] == len(IDS) - 1
+    assert summary.ids["duplicate"] == 4 * (len(IDS) - 1)
+    assert audit_run(run).agrees
+    (folder / "late").write_bytes(b"5\n")
+    with pytest.raises(
+        ConfigError, match=r"and 2 more, not .* and 3 more: \S*in/late is new\. Give the same"
+    ):
+        submit(service, run, folder, settings=SETTINGS)
+
+
+def test_another_column_is_another_run(tmp_path: Path, service):
+    """And a run that was begun before there were columns had none."""
+    path, run = tmp_path / "ids", tmp_path / "run"
+    path.write_bytes(b"id,other\n5,6\n")
+    submit(service, run, path, settings=replace(SETTINGS, column="id"))
+    for column in ("other", 1, None):
+        with pytest.raises(ConfigError, match="was begun with column 'id', not"):
+            submit(service, run, path, settings=replace(SETTINGS, column=column))
+    assert json.loads((run / "summary.json").read_text())["ids"]["accepted"] == 1
