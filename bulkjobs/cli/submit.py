@@ -59,7 +59,7 @@ def submit(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Files of ids or tables, folders or patterns of such, addresses such as s3:// or postgresql://, or - for stdin.",
+            help="Files of ids or tables, folders or patterns of such, addresses such as s3://…, or - for stdin.",
         ),
     ],
     *,
