@@ -123,13 +123,13 @@ def test_no_row_is_no_text(contacts):
 
 def test_every_row_is_one_line_whatever_it_holds(database):
     """A row is never two ids, and never none: NULL and what is no id keep their place, to be reported."""
-    values = "('1'), (NULL), ('2,3'), ('4' || {nl} || '5'), ('6\\'), (' 7'), ('8' || {cr} || '9')"
+    values = "('1'), (NULL), ('2,3'), ('4' || {nl} || '5'), (''), ('6\\'), (' 7'), ('8' || {cr} || '9')"
     nl, cr = ("chr(10)", "chr(13)") if isinstance(database, InPostgres) else ("char(10)", "char(13)")
     database.do("CREATE TABLE odd (id text)", f"INSERT INTO odd VALUES {values.format(nl=nl, cr=cr)}")
     lines = read(source_of(database, "SELECT id FROM odd")).split(b"\n")
-    assert lines[:5] == [b"1", b"NULL", b"2\\x2c3", b"4\\n5", lines[4]]
-    assert lines[4] in (b"6\\", b"6\\\\")
-    assert lines[5:] == [b" 7", b"8\\r9", b""]
+    assert lines[:5] == [b"1", b"(null)", b"2\\x2c3", b"4\\n5", b"(empty cell)"]
+    assert lines[5] in (b"6\\", b"6\\\\")
+    assert lines[6:] == [b" 7", b"8\\r9", b""]
 
 
 def test_a_whole_number_of_a_decimal_type_is_an_id_and_one_with_decimals_is_not(database):
@@ -326,7 +326,7 @@ def test_what_is_no_id_is_reported_with_the_number_of_its_row(contacts, office):
     query = "SELECT id FROM contacts ORDER BY id IS NULL, id"
     assert session(office, contacts.address, query=query).ids["invalid"] == 1
     [line] = json_lines(office.run_dir / "invalid.jsonl")
-    assert (line["line"], line["text"]) == (COUNT + 1, "NULL")
+    assert (line["line"], line["text"]) == (COUNT + 1, "(null)")
 
 
 def test_a_query_read_to_its_end_needs_no_database_any_more(contacts, office):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import random
 import re
 import traceback
 from contextlib import aclosing
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 import uvloop
+from pyarrow import parquet
 from support.rawhttp import RawHttp, unused_port
 from support.s3 import SECRET_KEY
 from test_client import SETTINGS, Office
@@ -155,6 +158,20 @@ def test_a_prefix_and_a_pattern_give_their_objects_in_order(bucket, pattern, fou
     assert [source.name for source in open_sources([root + pattern])] == [root + key for key in found]
     with pytest.raises(SourceError, match="No object matches"):
         open_sources([root + "2027/*"])
+
+
+def test_a_column_of_a_table_elsewhere_is_read(bucket):
+    """Parquet too, which is read from its end."""
+    ids = [700_001 + at for at in range(100_000)]
+    text = b"name;id\n" + b"".join(b"x;%d\n" % one for one in ids)
+    stored = io.BytesIO()
+    parquet.write_table(pa.table({"id": ids, "name": ["x" * 30] * len(ids)}), stored, row_group_size=10_000)
+    wanted = b"".join(b"%d\n" % one for one in ids)
+    for content in (text, stored.getvalue()):
+        with Web(content) as server:
+            for address in (bucket("table", content), server.url()):
+                [source] = open_sources([address], column="id")
+                assert read(source).lstrip() == wanted
 
 
 # --- a reading that goes on ---

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from bulkjobs.errors import SourceError
 from bulkjobs.ids import NULL
+from bulkjobs.sources.ahead import Piece, Pieces, ahead
 from bulkjobs.sources.objects import Id, as_text
 from bulkjobs.sources.query import QuerySource, check_columns, checked_query, one_a_line
 
@@ -46,31 +48,44 @@ class SqliteSource(QuerySource):
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Asks the query and reads to the end, in a thread. See `ports.Source`."""
         self.position_bytes = 0
-        rows = 0
+        connection = await asyncio.to_thread(self._connect)
+        pieces = ahead(self._pieces(connection))
         try:
-            connection = await asyncio.to_thread(self._connect)
-            try:
-                cursor = await asyncio.to_thread(connection.execute, self.query)
+            async for piece in pieces:
+                self.position_bytes = piece.position_bytes
+                yield piece.text
+        finally:
+            with suppress(sqlite3.Error):  # it is closed
+                connection.interrupt()  # or a thread would sort on for a reading that was left
+            await pieces.aclose()
+
+    def _pieces(self, connection: sqlite3.Connection) -> Pieces:
+        rows = position_bytes = 0
+        try:
+            with closing(connection):
+                cursor = connection.execute(self.query)
                 check_columns(self.name, [column[0] for column in cursor.description or ()])
-                while some := await asyncio.to_thread(cursor.fetchmany, _ROWS):
-                    block = await asyncio.to_thread(_text, some)
+                while some := cursor.fetchmany(_ROWS):
+                    block = _text(some)
                     rows += len(some)
-                    self.position_bytes += len(block)
-                    yield block
-            finally:
-                connection.interrupt()  # a thread that still works for a reading that was cancelled
-                connection.close()
+                    position_bytes += len(block)
+                    yield Piece(block, position_bytes)
         except (sqlite3.Error, sqlite3.Warning) as error:
-            place = f" beyond row {rows:,}" if rows else ""
-            raise SourceError(f"{self.name} cannot be read{place}: {error}.") from error
+            raise self._failed(error, rows) from error
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, check_same_thread=False)
-        connection.execute(
-            "PRAGMA query_only=ON"
-        )  # what an ATTACH in the query could open is not written either
+        try:
+            connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, check_same_thread=False)
+            connection.text_factory = bytes  # text that is no UTF-8 is an invalid id, and no reason to stop
+            connection.execute("PRAGMA query_only=ON")  # nor is anything written that the query could attach
+        except sqlite3.Error as error:
+            raise self._failed(error, 0) from error
         return connection
+
+    def _failed(self, error: Exception, rows: int) -> SourceError:
+        place = f" beyond row {rows:,}" if rows else ""
+        return SourceError(f"{self.name} cannot be read{place}: {error}.")
 
 
 def _text(rows: list[tuple[Id | None]]) -> bytes:
