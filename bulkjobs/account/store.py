@@ -326,7 +326,8 @@ def _shared_number(path: Path) -> memoryview:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if os.fstat(descriptor).st_size < _CHANGES_BYTES:
-            os.ftruncate(descriptor, _CHANGES_BYTES)
+            # Written and not only made longer: on a full disk a hole in the file would end the process later.
+            os.pwrite(descriptor, bytes(_CHANGES_BYTES), 0)
         return memoryview(mmap.mmap(descriptor, _CHANGES_BYTES)).cast("Q")
     finally:
         os.close(descriptor)

@@ -91,6 +91,8 @@ class Totals:
 
     def _count(self, event: Event) -> None:
         match event:
+            case ChunkAccepted():  # the most frequent first
+                self.accepted += event.record.ids
             case RunStarted():
                 self.resumed = event.resumed
             case Controlled(command="pause"):
@@ -106,8 +108,6 @@ class Totals:
                 self.short_of_quota = (
                     f"needs {about}{event.needed:,} ids, about {event.left:,} left of the quota"
                 )
-            case ChunkAccepted():
-                self.accepted += event.record.ids
             case ChunkRefused():
                 self.refused += event.ids
             case ChunkHeld():
@@ -124,6 +124,9 @@ class Totals:
         """Follows what is waited for. An answer that was in flight ends no wait for a lock-out or a slot."""
         waits = self.waits_for.startswith((_LOCKED_OUT, _NO_SLOT, _PAUSED))
         match event:
+            case ChunkAccepted() | ChunkRefused():  # the most frequent first
+                if not waits:
+                    self.waits_for = _SUBMITTING
             case LockedOut():
                 self.waits_for, self.waits_until_utc = _LOCKED_OUT, event.until_utc
             case SubmitsPaused():
@@ -142,8 +145,6 @@ class Totals:
                 self.waits_for = _SUBMITTING
             case AttemptNotApplied(cause=Cause.NOT_SENT) if not waits:
                 self.waits_for = f"{_UNREACHED}: {event.reason}"
-            case ChunkAccepted() | ChunkRefused() if not waits:
-                self.waits_for = _SUBMITTING
             case _:
                 return
 

@@ -102,14 +102,8 @@ class History:
     def add(self, event: Event, now_utc: float) -> None:  # noqa: C901, PLR0912 - one answer for each kind of event
         """Takes one event into account; those that change nothing here are passed over."""
         match event:
-            case ChunkPlanned():  # as many as all others together
+            case ChunkPlanned():  # the most frequent first
                 return
-            case SessionOpened():
-                self._open(event, now_utc)
-            case SourceProgress():
-                self.read_ids = event.read - event.invalid - event.duplicate
-                self.read_bytes, self.size_bytes = event.run_position_bytes, event.run_size_bytes
-                self.all_read = self.all_read or event.finished
             case ChunkAccepted():
                 self.answer_s += event.elapsed_s
                 self.answers += 1
@@ -117,6 +111,12 @@ class History:
                     self.open_jobs[event.record.job_id] = now_utc
                     self.jobs_open = len(self.open_jobs)
                 self._settled(event.record.ids, now_utc)
+            case SessionOpened():
+                self._open(event, now_utc)
+            case SourceProgress():
+                self.read_ids = event.read - event.invalid - event.duplicate
+                self.read_bytes, self.size_bytes = event.run_position_bytes, event.run_size_bytes
+                self.all_read = self.all_read or event.finished
             case ChunkRefused() | ChunkHeld():
                 self._settled(event.ids, now_utc)
             case ChunkSettled(job_id=None):  # it goes out again
