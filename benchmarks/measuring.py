@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from benchmarks.model import Figures, WrongResult
 
-__all__ = ["ROOT", "Usage", "apart", "clean_environ", "lacking", "run", "wait"]
+__all__ = ["ROOT", "Usage", "apart", "clean_environ", "lacking", "run", "run_program", "wait"]
 
 _T = TypeVar("_T")
 
@@ -75,6 +76,31 @@ def run(
         said = (folder / "log").read_bytes()[-800:].decode(errors="replace")
         raise WrongResult(f"{command[0]} ended with exit code {usage.exit_code}: {said}")
     return usage
+
+
+def run_program(name: str, arguments: Sequence[str], folder: Path, *, counted: int, per: str) -> Figures:
+    """Runs one of `benchmarks.programs` and gives what it printed; the peak memory is that of the whole process.
+
+    Args:
+        name: of the program.
+        arguments: for it.
+        folder: to run in.
+        counted: what it must have counted.
+        per: what to call the rate, such as `ids_per_s`.
+
+    Raises:
+        WrongResult: it failed, or counted something else.
+    """
+    usage = run([sys.executable, "-m", f"benchmarks.programs.{name}", *arguments], folder)
+    said = json.loads((folder / "out").read_bytes())
+    if said["counted"] != counted:
+        raise WrongResult(f"{name} {' '.join(arguments)} counted {said['counted']} instead of {counted}")
+    return Figures(
+        wall_s=said["wall_s"],
+        cpu_s=said["cpu_s"],
+        peak_rss_mib=usage.peak_rss_bytes / 2**20,
+        more={per: counted / said["wall_s"]},
+    )
 
 
 def clean_environ(more: Mapping[str, str]) -> dict[str, str]:

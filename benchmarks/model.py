@@ -1,4 +1,4 @@
-"""What the harness is made of, as values: suites of cases, in which contenders do the same work in the same rounds."""
+"""What the harness is made of, as values: suites of cases, in which contenders do the same work round by round."""
 
 from __future__ import annotations
 
@@ -71,8 +71,6 @@ class Place:
     """Empty, and of nobody else."""
     warm_up: bool
     """This round is not counted, so it may be checked at any price."""
-    number: int
-    """Of the round, from 1; 0 is the warm-up."""
 
 
 def nothing_missing() -> str | None:
@@ -94,7 +92,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """Is what a ratio of two contenders in the same round, or a figure alone, should come to. It is shown, not enforced.
+    """Is what a ratio of two contenders in the same round, or a figure alone, should come to: shown, never enforced.
 
     With `below` the figure is that of `above` divided by that of `below`.
     """
@@ -109,7 +107,7 @@ class Bar:
     aim: float | None = None
     most: bool = False
     """The ratio should be at most the bar; otherwise at least."""
-    unit: str = "×"
+    unit: str = "times"
 
     def verdict(self, value: float) -> str:
         """Says whether a median met the bar and the aim."""
@@ -134,8 +132,6 @@ class Case:
     ids: int
     chunks: int = 0
     bars: tuple[Bar, ...] = ()
-    more: dict[str, float] = field(default_factory=dict)
-    """What tells this case from the others of a curve; it goes into every line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

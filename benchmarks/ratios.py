@@ -1,4 +1,4 @@
-"""The arithmetic: in which order a round is played, and what the rounds come to. Pure, and small enough to be read."""
+"""The arithmetic: in which order a round is played, and what the rounds come to."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ what it should before it is measured.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -21,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 from urllib.error import URLError
@@ -104,6 +105,12 @@ class Service:
         counted = json.loads(said)
         return Counts(counted["requests"], counted["body_bytes"], counted["ids"], cpu_s)
 
+    def first_submission(self) -> float | None:
+        """Asks the counting server when the first body began to arrive, by `time.monotonic`; None when none did."""
+        with urlopen(f"http://127.0.0.1:{self.port}/counts", timeout=60) as answer:
+            first: float | None = json.load(answer)["first_at"]
+        return first
+
     def since(self, before: Counts) -> Counts:
         """Gives what came after an earlier count."""
         now = self.counts()
@@ -167,10 +174,10 @@ def _until_ready(service: Service, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def counting() -> Iterator[Service]:
+def counting(*options: str) -> Iterator[Service]:
     """Runs the counting server for as long as the block lasts."""
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server"],
+        [sys.executable, "-m", "benchmarks.server", *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=clean_environ({}),
@@ -184,10 +191,15 @@ def counting() -> Iterator[Service]:
 # The counting server
 
 
+@dataclass(slots=True)
 class _Totals:
-    requests = 0
-    body_bytes = 0
-    ids = 0
+    answers: int | None
+    """Submissions that are answered; those after them wait for ever."""
+    requests: int = 0
+    submissions: int = 0
+    body_bytes: int = 0
+    ids: int = 0
+    first_at: float | None = None
 
 
 class _Connection(asyncio.Protocol):
@@ -227,12 +239,14 @@ class _Connection(asyncio.Protocol):
         line, _, headers = head.partition(b"\r\n")
         method, target, _ = line.split(b" ")
         if target == b"/counts":
-            self._reply(json.dumps({name: getattr(self._totals, name) for name in _COUNTED}).encode())
+            self._reply(json.dumps(asdict(self._totals)).encode())
             return
         self._totals.requests += 1
         if method == b"GET":
             self._reply(_USAGE.encode() if b"/admin/usage" in target else b'{"bulkJobs":[]}')
             return
+        if self._totals.first_at is None:
+            self._totals.first_at = time.monotonic()
         length = re.search(rb"(?im)^content-length: *(\d+)", headers)
         if length is None:
             self._transport.close()
@@ -245,6 +259,9 @@ class _Connection(asyncio.Protocol):
 
     def _submitted(self) -> None:
         self._totals.ids += self._newlines + (self._last != b"\n")
+        self._totals.submissions += 1
+        if self._totals.answers is not None and self._totals.submissions > self._totals.answers:
+            return
         self._reply(b'{"jobId":"%s","status":"accepted","type":"contacts"}' % secrets.token_hex(10).encode())
 
     def _reply(self, body: bytes) -> None:
@@ -254,13 +271,10 @@ class _Connection(asyncio.Protocol):
         )
 
 
-_COUNTED: Final = ("requests", "body_bytes", "ids")
-
-
-async def _serve() -> None:
+async def _serve(answers: int | None, port: int) -> None:
     loop = asyncio.get_running_loop()
-    totals = _Totals()
-    server = await loop.create_server(lambda: _Connection(totals), "127.0.0.1", 0, backlog=1024)
+    totals = _Totals(answers)
+    server = await loop.create_server(lambda: _Connection(totals), "127.0.0.1", port, backlog=1024)
     async with server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await loop.run_in_executor(None, sys.stdin.read)
@@ -268,12 +282,17 @@ async def _serve() -> None:
 
 def main() -> None:
     """Serves until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description="Counts and answers.")
+    parser.add_argument("--answers", type=int, help="submissions that are answered, the others wait [all]")
+    parser.add_argument("--port", type=int, default=0, help="to listen on [any]")
+    given = parser.parse_args()
+    serving = _serve(given.answers, given.port)
     if sys.platform == "win32":
-        asyncio.run(_serve())
+        asyncio.run(serving)
         return
     import uvloop  # noqa: PLC0415 - only this process needs it
 
-    uvloop.run(_serve())
+    uvloop.run(serving)
 
 
 if __name__ == "__main__":
