@@ -10,9 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -112,6 +110,9 @@ def clean_environ(more: Mapping[str, str]) -> dict[str, str]:
 
 def apart(function: Callable[..., _T], /, *arguments: Any, **named: Any) -> _T:
     """Calls a function in a process of its own, so that this one stays small."""
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - megabytes, see `run`
+    from multiprocessing import get_context  # noqa: PLC0415
+
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments, **named).result()
 

@@ -1,20 +1,15 @@
-"""The service that answers at once: nginx where it is installed, otherwise the counting one of this module.
+"""The services that are submitted to: nginx where it is installed, and the counting one.
 
 nginx answers as soon as it has the headers and reads the body meanwhile; it is told to count requests and nothing
 else. The counting server looks at every body: the warm-up rounds go there, so that each contender is shown to bring
-what it should before it is measured.
-
-    python -m benchmarks.server     the counting server; it prints its port and ends when its standard input does
+what it should before it is measured. Where there is no nginx it stands in for it.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import json
 import os
 import re
-import secrets
 import shutil
 import socket
 import subprocess
@@ -22,21 +17,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
-from urllib.error import URLError
-from urllib.request import urlopen
+from typing import Final
 
 from benchmarks.measuring import clean_environ
 from benchmarks.model import WrongResult
 
-__all__ = ["Counts", "Service", "counting", "fast"]
+__all__ = ["USAGE", "Counts", "Service", "counting", "fast"]
 
-_USAGE: Final = (
+USAGE: Final = (
     '{"accountId":"benchmark","usageForAccount":[],'
     '"creditsForAccount":[{"allocatedCredits":1000000000000,"consumedCredits":0}]}'
 )
+"""An account that has not used anything."""
 _NGINX: Final = """
 daemon off;
 master_process off;
@@ -95,8 +89,7 @@ class Service:
     def counts(self) -> Counts:
         """Asks the service what it has counted; nginx counts this question too, the counting server does not."""
         cpu_s = _cpu_s(self.pid)
-        with urlopen(f"http://127.0.0.1:{self.port}/counts", timeout=60) as answer:
-            said = answer.read()
+        said = self._ask()
         if self.name == "nginx":
             # The third of three sums in a line of their own: accepts, handled, requests.
             sums = re.search(rb"^ \d+ \d+ (\d+) $", said, re.MULTILINE)
@@ -107,9 +100,15 @@ class Service:
 
     def first_submission(self) -> float | None:
         """Asks the counting server when the first body began to arrive, by `time.monotonic`; None when none did."""
-        with urlopen(f"http://127.0.0.1:{self.port}/counts", timeout=60) as answer:
-            first: float | None = json.load(answer)["first_at"]
+        first: float | None = json.loads(self._ask())["first_at"]
         return first
+
+    def _ask(self) -> bytes:
+        # By hand: urllib brings ssl along, and this process must stay small (see `measuring.run`).
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            connection.sendall(b"GET /counts HTTP/1.1\r\nHost: benchmark\r\nConnection: close\r\n\r\n")
+            said = b"".join(iter(lambda: connection.recv(65536), b""))
+        return said.partition(b"\r\n\r\n")[2]
 
     def since(self, before: Counts) -> Counts:
         """Gives what came after an earlier count."""
@@ -145,7 +144,7 @@ def fast(folder: Path) -> Iterator[Service]:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, usage=_USAGE))
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, usage=USAGE))
     process = subprocess.Popen(
         [program, "-p", str(folder), "-c", str(folder / "nginx.conf")],
         stdout=subprocess.DEVNULL,
@@ -164,7 +163,7 @@ def _until_ready(service: Service, process: subprocess.Popen[bytes]) -> None:
     for _ in range(400):
         try:
             service.counts()
-        except (URLError, ConnectionError):
+        except OSError:
             if process.poll() is not None:
                 break
             time.sleep(0.025)
@@ -177,7 +176,7 @@ def _until_ready(service: Service, process: subprocess.Popen[bytes]) -> None:
 def counting(*options: str) -> Iterator[Service]:
     """Runs the counting server for as long as the block lasts."""
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server", *options],
+        [sys.executable, "-m", "benchmarks.programs.counting", *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=clean_environ({}),
@@ -186,114 +185,3 @@ def counting(*options: str) -> Iterator[Service]:
         if not (line := process.stdout.readline()):
             raise WrongResult("The counting server did not start.")
         yield Service("counting", int(line), process.pid)
-
-
-# The counting server
-
-
-@dataclass(slots=True)
-class _Totals:
-    answers: int | None
-    """Submissions that are answered; those after them wait for ever."""
-    requests: int = 0
-    submissions: int = 0
-    body_bytes: int = 0
-    ids: int = 0
-    first_at: float | None = None
-
-
-class _Connection(asyncio.Protocol):
-    """Answers each request when its body has come whole. It knows no more of HTTP than these clients need."""
-
-    def __init__(self, totals: _Totals) -> None:
-        self._totals = totals
-        self._head = b""
-        self._left = 0
-        self._answer = b""
-        self._newlines = 0
-        self._last = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begins."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-
-    def data_received(self, data: bytes) -> None:
-        """Takes what came: the rest of a body, the beginning of a request, or both."""
-        while data:
-            if self._left:
-                body, data = data[: self._left], data[self._left :]
-                self._left -= len(body)
-                self._newlines += body.count(b"\n")
-                self._last = body[-1:]
-                if not self._left:
-                    self._submitted()
-                continue
-            head, found, data = (self._head + data).partition(b"\r\n\r\n")
-            if not found:
-                self._head = head
-                return
-            self._head = b""
-            self._begin(head)
-
-    def _begin(self, head: bytes) -> None:
-        line, _, headers = head.partition(b"\r\n")
-        method, target, _ = line.split(b" ")
-        if target == b"/counts":
-            self._reply(json.dumps(asdict(self._totals)).encode())
-            return
-        self._totals.requests += 1
-        if method == b"GET":
-            self._reply(_USAGE.encode() if b"/admin/usage" in target else b'{"bulkJobs":[]}')
-            return
-        if self._totals.first_at is None:
-            self._totals.first_at = time.monotonic()
-        length = re.search(rb"(?im)^content-length: *(\d+)", headers)
-        if length is None:
-            self._transport.close()
-            return
-        if re.search(rb"(?im)^expect:", headers):
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._left = int(length[1])
-        self._totals.body_bytes += self._left
-        self._newlines = 0
-
-    def _submitted(self) -> None:
-        self._totals.ids += self._newlines + (self._last != b"\n")
-        self._totals.submissions += 1
-        if self._totals.answers is not None and self._totals.submissions > self._totals.answers:
-            return
-        self._reply(b'{"jobId":"%s","status":"accepted","type":"contacts"}' % secrets.token_hex(10).encode())
-
-    def _reply(self, body: bytes) -> None:
-        self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-            % (len(body), body)
-        )
-
-
-async def _serve(answers: int | None, port: int) -> None:
-    loop = asyncio.get_running_loop()
-    totals = _Totals(answers)
-    server = await loop.create_server(lambda: _Connection(totals), "127.0.0.1", port, backlog=1024)
-    async with server:
-        print(server.sockets[0].getsockname()[1], flush=True)
-        await loop.run_in_executor(None, sys.stdin.read)
-
-
-def main() -> None:
-    """Serves until standard input ends."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description="Counts and answers.")
-    parser.add_argument("--answers", type=int, help="submissions that are answered, the others wait [all]")
-    parser.add_argument("--port", type=int, default=0, help="to listen on [any]")
-    given = parser.parse_args()
-    serving = _serve(given.answers, given.port)
-    if sys.platform == "win32":
-        asyncio.run(serving)
-        return
-    import uvloop  # noqa: PLC0415 - only this process needs it
-
-    uvloop.run(serving)
-
-
-if __name__ == "__main__":
-    main()

@@ -30,8 +30,8 @@ def _by_workers(work: Work, service: Service, workers: int) -> Contender:
 @contextmanager
 def _cases(scale: Scale, folder: Path) -> Iterator[Sequence[Case]]:
     sizes = [100_000, 1_000_000, 10_000_000, 100_000_000]
-    sizes = [20_000, 50_000] if scale.smoke else sizes[:2] if scale.quick else sizes[: 4 if scale.full else 3]
-    workers = (1, 8, 64) if scale.smoke else _WORKERS
+    sizes = [50_000] if scale.smoke else sizes[:2] if scale.quick else sizes[: 4 if scale.full else 3]
+    workers = (64,) if scale.smoke else _WORKERS
     with fast(folder / "service") as service:
         works = [made(size, folder / f"ids-{size}.txt", scale.seed) for size in sizes]
         usual = works[min(1, len(works) - 1)]
