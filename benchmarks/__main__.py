@@ -51,7 +51,7 @@ def measure(names: Sequence[str], scale: Scale, rounds: int, folder: Path | None
                 told: list[Line] = []
                 play(case, Path(place), rounds=rounds, seed=scale.seed, tell=told.append)
                 told = [{"kind": "round", "suite": name, **line} for line in told]
-                summary = results.case_line(suite, case, told, absent(case))
+                summary = results.case_line(case, told, absent(case), suite)
                 lines += [summary, *told]
                 print(_tables(summary, told), flush=True)
     return lines

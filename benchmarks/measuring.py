@@ -105,7 +105,7 @@ def clean_environ(more: Mapping[str, str]) -> dict[str, str]:
     """Gives the environment without what this shell may have set for the engine, and with `benchmarks` to import."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BULKJOBS_")}
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environ.get("PYTHONPATH"))))
-    return environ | dict(more)
+    return {**environ, **more}
 
 
 def apart(function: Callable[..., _T], /, *arguments: Any, **named: Any) -> _T:

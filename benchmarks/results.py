@@ -83,12 +83,14 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def case_line(suite: Suite, case: Case, rounds: Sequence[Line], missing: Mapping[str, str]) -> Line:
+def case_line(
+    case: Case, rounds: Sequence[Line], missing: Mapping[str, str], suite: Suite | None = None
+) -> Line:
     """Puts the rounds of a case together: who took part, and what became of each bar."""
     return {
         "kind": "case",
-        "suite": suite.name,
-        "suite_title": suite.title,
+        "suite": None if suite is None else suite.name,
+        "suite_title": None if suite is None else suite.title,
         "case": case.name,
         "title": case.title,
         "contenders": {one.name: one.title for one in case.contenders},

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -58,13 +58,15 @@ Command = Callable[[Work, Service, Place], list[str]]
 Check = Callable[[Work, Place, Counts], None]
 
 
-def _player(work: Work, service: Service, command: Command, check: Check) -> Callable[[Place], Figures]:
+def _player(
+    work: Work, service: Service, command: Command, check: Check, more: Mapping[str, str] | None = None
+) -> Callable[[Place], Figures]:
     """Gives what plays one round: the command, then a look at what arrived. Warm-ups go to the counting server."""
 
     def play(place: Place) -> Figures:
         with counting() if place.warm_up else nullcontext(service) as used:
             before = used.counts()
-            usage = run(command(work, used, place), place.folder, environ(place.folder))
+            usage = run(command(work, used, place), place.folder, {**environ(place.folder), **(more or {})})
             came = used.since(before)
         check(work, place, came)
         return usage.figures(**_rates(work, usage, came))
@@ -128,22 +130,26 @@ def _engine_too(work: Work, place: Place, came: Counts) -> None:
 # This engine
 
 
-def engine(work: Work, service: Service, *more: str) -> list[str]:
+def engine(work: Work, service: Service, *more: str, python: str = sys.executable) -> list[str]:
     """Is `bulkjobs submit` with its defaults, but for the limits of the account."""
     return [
-        *(sys.executable, "-m", "bulkjobs", "submit", str(work.source), "--run", "run"),
+        *(python, "-m", "bulkjobs", "submit", str(work.source), "--run", "run"),
         *("--base-url", service.base_url, "--rate", "none", "--max-active-jobs", "none", "--json", "--quiet"),
         *more,
     ]
 
 
-def our_run(work: Work, service: Service, *more: str, name: str, title: str) -> Contender:
-    """Gives this engine with some options."""
+def our_run(
+    work: Work, service: Service, *more: str, name: str, title: str, python: str = sys.executable
+) -> Contender:
+    """Gives this engine with some options, as an interpreter has it installed."""
 
     def command(work: Work, used: Service, _place: Place) -> list[str]:
-        return engine(work, used, *more)
+        return engine(work, used, *more, python=python)
 
-    return Contender(name=name, title=title, play=_player(work, service, command, _engine_too))
+    # Nothing of this checkout comes before what the interpreter has installed: that may be another revision.
+    play = _player(work, service, command, _engine_too, {"PYTHONPATH": ""})
+    return Contender(name=name, title=title, play=play)
 
 
 def ours(work: Work, service: Service) -> tuple[Contender, Contender]:
