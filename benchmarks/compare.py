@@ -45,17 +45,19 @@ def read_plan(arguments: Sequence[str] | None) -> Plan:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare",
-        description="Compares whole runs of two revisions; what stands behind -- goes to `bulkjobs submit`.",
+        description="Compares whole runs of two revisions.",
+        epilog="What stands behind -- goes to `bulkjobs submit`, such as -- --no-dedupe.",
     )
     add = parser.add_argument
     add("before", metavar="REV1", help="whatever git takes for a commit")
     add("after", metavar="REV2")
-    add("options", nargs="*", metavar="-- OPTION", help="such as --no-dedupe or --workers 64")
     add("--ids", type=int, default=10_000_000, help="ids to submit [10_000_000]")
     add("--rounds", type=int, default=9)
     add("--seed", type=int, default=1)
     add("--dir", type=Path, help="where worktrees, inputs and runs go meanwhile [temporary]")
-    given = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    given = parser.parse_args(words[:end])
     if min(given.ids, given.rounds) < 1:
         parser.error("--ids and --rounds must be at least 1.")
     return Plan(
@@ -63,7 +65,7 @@ def read_plan(arguments: Sequence[str] | None) -> Plan:
         ids=given.ids,
         rounds=given.rounds,
         seed=given.seed,
-        options=tuple(given.options),
+        options=tuple(words[end + 1 :]),
         folder=given.dir,
     )
 

@@ -19,7 +19,7 @@ from benchmarks.measuring import Usage, lacking, run
 from benchmarks.model import OURS, Bar, Case, Contender, Figures, Place, Scale, Suite, WrongResult
 from benchmarks.server import Counts, Service, counting, fast
 
-__all__ = ["CHUNK_IDS", "KEPT", "SUITE", "Work", "engine", "environ", "made", "our_run", "ours"]
+__all__ = ["CHUNK_IDS", "KEPT", "SUITE", "Work", "engine", "environ", "every_id", "made", "our_run", "ours"]
 
 CHUNK_IDS: Final = 10_000
 KEPT: Final = f"{OURS}-kept"
@@ -97,7 +97,12 @@ def _number(work: Work, _place: Place, came: Counts) -> None:
         raise WrongResult(f"{came.requests} requests arrived instead of {work.chunks}")
 
 
-def _every_id(work: Work, place: Place, came: Counts) -> None:
+def every_id(work: Work, place: Place, came: Counts) -> None:
+    """Compares requests, and where they were counted bytes and ids of the bodies, with what is in the file.
+
+    Raises:
+        WrongResult: they differ.
+    """
     _number(work, place, came)
     _content(work, came)
 
@@ -218,7 +223,7 @@ def _undici(folder: Path, *, wanted: bool) -> Callable[[], str | None]:
 
 
 def _others(work: Work, service: Service, undici: Callable[[], str | None]) -> tuple[Contender, ...]:
-    def one(name: str, title: str, command: Command, check: Check = _every_id, **needs: Any) -> Contender:
+    def one(name: str, title: str, command: Command, check: Check = every_id, **needs: Any) -> Contender:
         play = _player(work, service, command, check)
         return Contender(name=name, title=title, play=play, missing=needs.get("absent") or lacking(**needs))
 
