@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import data
+from benchmarks.checked import WrongResult, check_books
 from benchmarks.data import DataSpec, Permutation, blocks, distinct_ids, main
-from benchmarks.submit import WrongResult, check_books
 from bulkjobs.chunking import Chunker
 
 SPECS = [

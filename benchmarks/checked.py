@@ -1,4 +1,4 @@
-"""Times whole runs: `python -m benchmarks.submit --ids 10_000_000`.
+"""Times whole runs: `python -m benchmarks.checked --ids 10_000_000`.
 
 The simulated service and `bulkjobs submit` are processes of their own, as in real life; what is measured is what the
 operating system says of the client. Each run is checked (the client's account, the service's books, each single id);
@@ -278,7 +278,7 @@ def _folder(given: Path | None) -> Iterator[Path]:
 
 def _case(arguments: Sequence[str] | None) -> tuple[Case, Path | None]:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.submit", description="Times whole runs against the simulated service."
+        prog="python -m benchmarks.checked", description="Times whole runs against the simulated service."
     )
     parser.add_argument("--ids", type=int, default=10_000_000, help="distinct valid ids [10_000_000]")
     parser.add_argument("--duplicates", type=float, default=0.02, help="as for benchmarks.data [0.02]")

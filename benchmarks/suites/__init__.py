@@ -1,0 +1,1 @@
+"""The suites, one module each; `ROSTER` in `benchmarks.__main__` names them."""
