@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bulkjobs.clock import timestamp
 from bulkjobs.errors import ConfigError, LedgerError, SourceError
 from bulkjobs.events import SessionOpened
 from bulkjobs.exits import Exit
-from bulkjobs.ledger import Ledger, RunRow, SourceRow, summarise, timestamp
+from bulkjobs.ledger import Ledger, RunRow, SourceRow, summarise
 from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Rate, Settings
-from bulkjobs.sources import SpooledSource, open_again
+from bulkjobs.sources import ORDER_ADVICE, QuerySource, SpooledSource, is_address, open_again
 
 __all__ = ["OpenedSources", "is_settled", "open_run", "open_run_sources", "session_opened"]
 
@@ -109,7 +110,11 @@ async def open_run_sources(
             f"{_difference(known, given)}. Give the same sources in the same order, or another run directory "
             f"with --run."
         )
-    pairs = list(zip(known, opened, strict=bool(opened)))
+    pairs = [
+        # Of a query that was read to its end the copy is what counts: the database may have moved on.
+        (row, None if row.complete and isinstance(source, QuerySource) else source)
+        for row, source in zip(known, opened, strict=bool(opened))
+    ]
     for position, (row, mended) in enumerate(pairs):
         if mended is not None and row.fingerprint is None and mended.fingerprint is not None:
             ledger.record_source(position, row.name, mended.fingerprint, spooled=False)
@@ -172,6 +177,8 @@ def _repeatable(
         spooled_bytes=row.spooled_bytes,
         complete=row.complete,
         on_spooled=on_spooled,
+        ahead=isinstance(source, QuerySource),
+        advice=ORDER_ADVICE if isinstance(source, QuerySource) else "",
     )
 
 
@@ -186,6 +193,8 @@ def _is_doubtful(row: SourceRow, source: Source | None) -> bool:
 def _recorded(row: SourceRow) -> str:
     """Says how a source was when the run began, so that it can be put back to that."""
     if row.fingerprint is None or not re.fullmatch(r"\d+:\d+", row.fingerprint):
+        if row.fingerprint is not None and is_address(row.name):
+            return f"{row.name} had {row.fingerprint} when the run began."
         return f"{row.name} cannot tell by itself whether it is the same."
     size, changed_ns = row.fingerprint.split(":")
     return f"{row.name} had {int(size):,} bytes, last changed {timestamp(int(changed_ns) / 1e9)}, when the run began."
@@ -198,6 +207,8 @@ def _reopen(row: SourceRow, column: str | int | None) -> Source | None:
     try:
         return open_again(row.name, column=column)
     except SourceError as error:
+        if is_address(row.name):
+            raise
         raise SourceError(f"{error} Resume from the folder in which the run was begun.") from error
 
 

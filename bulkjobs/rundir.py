@@ -19,6 +19,7 @@ __all__ = ["RunDir", "default_run_dir", "not_written", "sync_folder", "write_all
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
 _MAGIC: Final = re.compile(r"[*?\[]")
+_ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 
 
 class RunDir:
@@ -34,6 +35,7 @@ class RunDir:
         self.duplicate_risk = self.path / "duplicate-risk"
         self.summary = self.path / "summary.json"
         self.outlook = self.path / "outlook.json"
+        self.checkpoints = self.path / "checkpoints"
 
     def spool(self, position: int) -> Path:
         """Names the copy of a source that cannot be read again, by its position among the sources."""
@@ -85,7 +87,11 @@ def default_run_dir(source: str | Path) -> Path:
     """
     if source == "-":
         return Path("stdin.run")
-    path = Path(source)
+    if (address := _ADDRESS.match(str(source))) is not None:
+        # Only of its path, and here: what stands before and behind that may be a password.
+        words = [word for word in re.split(r"[?#]", address["rest"])[0].split("/")[1:] if word]
+        return Path((re.sub(r"[^\w.=+-]+", "_", words[-1]) if words else address["scheme"]) + ".run")
+    path = Path(str(source).removeprefix("sqlite:"))
     if not path.name:
         raise SourceError(f"{str(source)!r} names no file.")
     if os.path.exists(path) or not _MAGIC.search(str(source)):  # noqa: PTH110 - Path.exists raises for a very long one

@@ -22,6 +22,7 @@ MACHINE = re.compile(r"(?<![\w.])/(?:work|root|home|tmp|Users)\b")
 HOSTS = {
     "127.0.0.1",
     "api.insideview.com",
+    "files.example",
     "keepachangelog.com",
     "login.insideview.com",
     "semver.org",

@@ -428,3 +428,42 @@ def test_a_private_authority_that_is_not_known_shows_no_secret(tmp_path, monkeyp
     out, err = capfd.readouterr()
     assert "certificate" in err
     nothing_shows(tmp_path, out, err, caplog.text)
+
+
+SOURCES = {
+    "a database that cannot be reached": lambda server: f"postgresql://me:{PASSWORD}@127.0.0.1:{unused_port()}/crm",
+    "a password in the query of an address": lambda server: f"postgresql://127.0.0.1:{unused_port()}/c?password={PASSWORD}",
+    "an address that is none": lambda server: f"postgresql://me:{PASSWORD}@[127.0.0.1/crm",
+    "a signed address that is refused": lambda server: f"{server.base_url}/gone.txt?signature={PASSWORD}",
+    "a signed address": lambda server: f"{server.base_url}/ids.txt?signature={PASSWORD}#{PASSWORD}",
+    "a login in an address": lambda server: f"{server.base_url.replace('//', f'//me:{PASSWORD}@')}/ids.txt",
+    "a bucket": lambda server: "s3://lists/gone.txt",
+}  # fmt: skip
+
+
+def lists(connection):
+    """Serves one list; everything else is refused with all that was asked."""
+    if "/ids.txt" in connection.line:
+        answer(b"1\n2\n", headers=('ETag: "1"',))(connection)
+    elif "/gone.txt" in connection.line or connection.line.startswith("HEAD"):
+        echoing("403 Forbidden")(connection)
+    else:
+        answer(json.dumps({"jobId": f"job{connection.number}", "status": "accepted"}).encode())(connection)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_secret_of_a_source_is_written(source, tmp_path, monkeypatch, capfd, caplog):
+    """Nor is a traceback, whatever becomes of the source."""
+    monkeypatch.setenv("BULKJOBS_ACCESS_TOKEN", TOKEN)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CLIENT_SECRET)
+    caplog.set_level(logging.DEBUG)
+    with RawHttp(lists) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.base_url.removesuffix("/api/v1"))
+        address = SOURCES[source](server)
+        query = ["--query", "SELECT 1"] if address.startswith("postgres") else []
+        code = main([*options(server)[:1], address, *options(server)[2:], *query])
+    out, err = capfd.readouterr()
+    assert code == (0 if "/ids.txt" in address else 2)
+    assert "Traceback" not in err
+    nothing_shows(tmp_path, out, err, caplog.text)

@@ -4,6 +4,9 @@ A crash is modelled by what the ledger knows: the number of bytes it has recorde
 more (written, not recorded), never less.
 """
 
+import asyncio
+from contextlib import aclosing
+
 import pytest
 
 from bulkjobs.errors import SinkError, SourceChanged, SourceError
@@ -40,10 +43,13 @@ class Known:
     def __init__(self, spooled_bytes=0, complete=False):
         self.notes = []
         self.spooled_bytes, self.complete = spooled_bytes, complete
+        self.all_kept = asyncio.Event()
 
     def record(self, spooled_bytes, complete):
         self.notes.append((spooled_bytes, complete))
         self.spooled_bytes, self.complete = spooled_bytes, complete
+        if complete:
+            self.all_kept.set()
 
 
 @pytest.fixture
@@ -200,3 +206,64 @@ async def test_a_folder_that_is_gone_is_told(tmp_path):
 async def test_an_iterable_is_spooled_as_text(path):
     assert await read(spooled(path, Known(), IterableSource([1, "2", b"3"], "ids"))) == b"1\n2\n3\n"
     assert path.read_bytes() == b"1\n2\n3\n"
+
+
+# --- a source that is copied ahead of the reading ---
+
+
+def copied_ahead(path, known, upstream):
+    return SpooledSource(
+        "query",
+        path,
+        upstream=upstream,
+        spooled_bytes=known.spooled_bytes,
+        complete=known.complete,
+        on_spooled=known.record,
+        ahead=True,
+        advice="Give ORDER BY. ",
+    )
+
+
+async def test_a_copy_ahead_is_complete_while_its_first_block_is_still_worked_on(path):
+    """So a database need not wait for hours of sending."""
+    known = Known()
+    source = copied_ahead(path, known, Upstream(*BLOCKS))
+    async with aclosing(source.blocks()) as blocks:
+        first = await anext(blocks)
+        await known.all_kept.wait()
+        assert (path.read_bytes(), source.size_bytes, source.position_bytes) == (
+            WHOLE,
+            len(WHOLE),
+            len(first),
+        )
+        assert first + b"".join([block async for block in blocks]) == WHOLE
+
+
+@pytest.mark.parametrize("recorded", range(len(WHOLE) + 1))
+async def test_a_copy_ahead_goes_on_behind_what_is_recorded(path, recorded):
+    path.write_bytes(WHOLE[:recorded] + b"torn")
+    known = Known(recorded)
+    source = copied_ahead(path, known, Upstream(*BLOCKS))
+    assert await read(source) == WHOLE == path.read_bytes()
+    assert await read(source) == WHOLE
+
+
+async def test_an_error_of_a_source_copied_ahead_comes_behind_all_that_it_gave(path):
+    got = b""
+    with pytest.raises(SourceError, match="gone"):
+        async for block in copied_ahead(path, Known(), Upstream(*BLOCKS, fails=SourceError("gone"))).blocks():
+            got += block
+    assert got == WHOLE
+
+
+async def test_a_source_copied_ahead_that_is_another_says_so_with_advice(path):
+    path.write_bytes(WHOLE)
+    with pytest.raises(SourceChanged, match=r"differs after byte 0. Give ORDER BY. Start another run"):
+        await read(copied_ahead(path, Known(len(WHOLE)), Upstream(b"7\n2\n")))
+
+
+async def test_leaving_a_copy_ahead_leaves_no_task_behind(path):
+    before = asyncio.all_tasks()
+    async with aclosing(copied_ahead(path, Known(), Upstream(*BLOCKS * 50)).blocks()) as blocks:
+        assert await anext(blocks)
+    assert asyncio.all_tasks() == before

@@ -14,7 +14,7 @@ from bulkjobs.errors import SourceError
 from bulkjobs.ledger import RunRow, SourceRow
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir
-from bulkjobs.sources import open_again
+from bulkjobs.sources import is_address, open_again
 from bulkjobs.sources.table import not_a_table
 
 __all__ = ["Reading", "RecordedSource", "recorded_sources"]
@@ -49,7 +49,7 @@ class RecordedSource:
         Raises:
             SourceError: it is not there.
         """
-        return open_again(str(self.path), column=self.column)
+        return open_again(self.name if is_address(self.name) else str(self.path), column=self.column)
 
     def blocks(self, progress: Progress | None = None) -> Iterator[bytes]:
         """Reads it from its beginning, as text in blocks.
@@ -146,6 +146,8 @@ def _present(source: RecordedSource) -> None:
     try:
         source.opened()
     except SourceError as error:
+        if is_address(source.name):
+            raise
         raise SourceError(
             f"{error} It is a source of this run, and without it nobody can tell what was read. Put it back, or name "
             f"the folder in which the run was begun with --folder."

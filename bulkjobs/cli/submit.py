@@ -58,7 +58,8 @@ def submit(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE", help="Files of ids or tables, folders or patterns of such, or - for stdin."
+            metavar="SOURCE",
+            help="Files of ids or tables, folders or patterns of such, addresses such as s3://…, or - for stdin.",
         ),
     ],
     *,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bulkjobs.settings.options import OPTIONS, Option
+from bulkjobs.settings.option import Option
+from bulkjobs.settings.options import OPTIONS
 from bulkjobs.settings.settings import Settings, merge
 from bulkjobs.settings.values import MOST_WORKERS, Rate, Secret, default_pace, parse_duration, parse_rate
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bulkjobs.errors import ConfigError
+from bulkjobs.settings.option import Kind, Option
 from bulkjobs.settings.values import (
     DAY_S,
     MOST_WORKERS,
@@ -21,81 +19,10 @@ from bulkjobs.settings.values import (
     parse_duration,
     parse_rate,
     seconds,
-    shown,
     whole,
 )
 
-__all__ = ["OPTIONS", "Kind", "Option"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """Is what values an option takes: as text, and as the value itself."""
-
-    may_be: str
-    parse: Callable[[str], object]
-    """From text; raises ValueError."""
-    holds: Callable[[object], bool]
-    """Tells whether a typed value is in range."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """Describes one option for every place in which it can be given."""
-
-    name: str
-    """As on the command line, `--rate`. The environment name and the key in the file follow from it."""
-    field: str
-    """Name of the value, the one in `Settings` if it is kept there."""
-    kind: Kind
-    metavar: str | None
-    """None for a switch."""
-    default: str
-    """As shown to a person."""
-    help: str
-    off: str | None = None
-    """The name that turns a switch off."""
-    repeatable: bool = False
-    in_file: bool = True
-
-    @property
-    def environ(self) -> str:
-        """Is the environment variable, such as `BULKJOBS_RATE`. An empty one counts as not set."""
-        return "BULKJOBS_" + self.key.replace("-", "_").upper()
-
-    @property
-    def key(self) -> str:
-        """Is the key in the file: the option without its dashes in front."""
-        return self.name.removeprefix("--")
-
-    def read(self, given: object, place: str) -> object:
-        """Makes a value of what was given: text is parsed, anything else must be the value itself.
-
-        Raises:
-            ConfigError: it cannot be used; the message names the place.
-        """
-        try:
-            if self.repeatable and isinstance(given, list | tuple):
-                value: object = tuple(given)
-            else:
-                value = self.kind.parse(given) if isinstance(given, str) else given
-        except ValueError:
-            raise self._error(given, place) from None
-        if not self.kind.holds(value):
-            raise self._error(given, place)
-        return value
-
-    def check(self, value: object) -> None:
-        """Passes a typed value that is in range.
-
-        Raises:
-            ConfigError: it is not; the message names the field and the option.
-        """
-        if not self.kind.holds(value):
-            raise self._error(value, f"{self.field} ({self.name})")
-
-    def _error(self, given: object, place: str) -> ConfigError:
-        return ConfigError(f"{place} is {shown(given)}; it may be {self.kind.may_be}.")
+__all__ = ["OPTIONS"]
 
 
 def _count(low: int, high: int, *, none: bool = False) -> Kind:
@@ -287,6 +214,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar="NAME|N",
         default="none: the sources are ids",
         help="Column with the ids, by its name or its number: the sources are tables (CSV, TSV, Parquet).",
+    ),
+    Option(
+        name="--query",
+        field="query",
+        kind=_text("one query that only reads"),
+        metavar="SQL",
+        default="none",
+        help="Query that gives the ids of a database, in one column; with ORDER BY it can go on when interrupted.",
     ),
     Option(
         name="--chunk-size",

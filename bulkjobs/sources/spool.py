@@ -1,17 +1,19 @@
 """A source that cannot be read again, made readable: what it yields is kept on disk first.
 
-Standard input and iterables are gone after a crash. So each block is written and synced to a file before it
-is handed on, and how far that file is good stands in the ledger. A run that goes on reads the file; given the
-input once more, it checks that it begins with the very same bytes and goes on behind them.
+Standard input and iterables are gone after a crash, and a query may give other rows tomorrow. So each block is
+written and synced to a file before it is handed on, and how far that file is good stands in the ledger. A run that
+goes on reads the file; given the input once more, it checks that it begins with the very same bytes and goes on
+behind them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 from bulkjobs.errors import SinkError, SourceChanged, SourceError
 from bulkjobs.ports import Source
@@ -21,13 +23,14 @@ __all__ = ["SpooledSource"]
 
 _BLOCK_BYTES: Final = 256 * 1024
 
+_T = TypeVar("_T")
+
 
 class SpooledSource:
     """Reads a source through its copy on disk. Implements `ports.Source`, repeatable."""
 
     repeatable = True
     fingerprint = None
-    size_bytes = None
 
     def __init__(
         self,
@@ -38,6 +41,8 @@ class SpooledSource:
         spooled_bytes: int,
         complete: bool,
         on_spooled: Callable[[int, bool], None],
+        ahead: bool = False,
+        advice: str = "",
     ) -> None:
         """Makes the source.
 
@@ -48,6 +53,8 @@ class SpooledSource:
             spooled_bytes: how much of the copy the ledger knows to be good; what follows is cut off.
             complete: whether the copy holds the source to its end.
             on_spooled: told, after each sync, how many bytes are good and whether that is all.
+            ahead: copy the source as fast as it gives, and not only as fast as the copy is read.
+            advice: what to say when the input given again is another.
         """
         self.name = name
         self._path = path
@@ -55,7 +62,14 @@ class SpooledSource:
         self._spooled_bytes = spooled_bytes
         self._complete = complete
         self._on_spooled = on_spooled
+        self._ahead = ahead
+        self._advice = advice
         self.position_bytes = 0
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Is the size of the copy once it holds everything."""
+        return self._spooled_bytes if self._complete else None
 
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Reads the copy, then what the source has beyond it. See `ports.Source`.
@@ -67,13 +81,18 @@ class SpooledSource:
         self.position_bytes = 0
         file = await asyncio.to_thread(self._open)
         try:
-            while self.position_bytes < self._spooled_bytes:
-                block = await asyncio.to_thread(self._read_copy, file)
-                self.position_bytes += len(block)
+            if self._ahead and self._upstream is not None:
+                async with aclosing(self._behind(file, self._upstream)) as blocks:
+                    async for block in blocks:
+                        yield block
+                return
+            while block := await self._next_of_copy(file):
                 yield block
             if self._upstream is not None:
-                async for block in self._beyond_copy(file, self._upstream):
-                    yield block
+                async with aclosing(self._beyond_copy(file, self._upstream)) as blocks:
+                    async for block in blocks:
+                        self.position_bytes += len(block)
+                        yield block
             elif not self._complete:
                 raise SourceError(
                     f"{self.name} was not read to its end ({self._spooled_bytes} bytes were kept). Give the same "
@@ -82,22 +101,65 @@ class SpooledSource:
         finally:
             file.close()
 
+    async def _behind(self, file: BinaryIO, upstream: Source) -> AsyncGenerator[bytes, None]:
+        """Reads the copy while a task makes it.
+
+        Sending may take hours. A query that waited for it would hold a transaction open as long, which keeps the
+        database from cleaning up, and would have to be repeated after every interruption.
+        """
+        grown = asyncio.Event()
+
+        async def copy() -> None:
+            try:
+                async with aclosing(self._beyond_copy(file, upstream)) as blocks:
+                    async for _ in blocks:
+                        grown.set()
+            finally:
+                grown.set()
+
+        copying = asyncio.create_task(copy())
+        try:
+            ended = False
+            while not ended:
+                grown.clear()
+                ended = copying.done()
+                while block := await self._next_of_copy(file):
+                    yield block
+                if not ended:
+                    await grown.wait()
+                    await asyncio.sleep(0)  # so that a copying that has just ended is done
+            copying.result()
+        finally:
+            copying.cancel()
+            await asyncio.wait([copying])
+            if not copying.cancelled():
+                copying.exception()  # was raised above, or came too late to matter
+
+    async def _next_of_copy(self, file: BinaryIO) -> bytes:
+        """Reads on in the copy; nothing at the end of what is good of it."""
+        if self.position_bytes == self._spooled_bytes:
+            return b""
+        block = await _whole(asyncio.to_thread(self._read_copy, file))
+        self.position_bytes += len(block)
+        return block
+
     async def _beyond_copy(self, file: BinaryIO, upstream: Source) -> AsyncGenerator[bytes, None]:
+        """Compares the source with the copy, then adds to it what comes behind, and gives that."""
         known = self._spooled_bytes
         passed = 0
         file.seek(0)
-        async for block in upstream.blocks():
-            already = max(0, min(len(block), known - passed))
-            if already and await asyncio.to_thread(file.read, already) != block[:already]:
-                raise self._changed(passed)
-            passed += len(block)
-            if new := block[already:]:
-                if self._complete:
-                    raise self._changed(known)
-                await asyncio.to_thread(self._append, file, new)
-                self._on_spooled(self._spooled_bytes, False)
-                self.position_bytes += len(new)
-                yield new
+        async with aclosing(upstream.blocks()) as blocks:
+            async for block in blocks:
+                already = max(0, min(len(block), known - passed))
+                if already and await _whole(asyncio.to_thread(file.read, already)) != block[:already]:
+                    raise self._changed(passed)
+                passed += len(block)
+                if new := block[already:]:
+                    if self._complete:
+                        raise self._changed(known)
+                    await _whole(asyncio.to_thread(self._append, file, new))
+                    self._on_spooled(self._spooled_bytes, False)
+                    yield new
         if passed < known:
             raise self._changed(passed)
         self._upstream = None  # it gives nothing a second time
@@ -108,7 +170,7 @@ class SpooledSource:
     def _changed(self, position_bytes: int) -> SourceChanged:
         return SourceChanged(
             f"{self.name} is not the input that this run began with: it differs after byte {position_bytes}. "
-            f"Start another run for it with --run."
+            f"{self._advice}Start another run for it with --run."
         )
 
     def _open(self) -> BinaryIO:
@@ -129,7 +191,8 @@ class SpooledSource:
         return file
 
     def _read_copy(self, file: BinaryIO) -> bytes:
-        block = file.read(min(_BLOCK_BYTES, self._spooled_bytes - self.position_bytes))
+        at = self.position_bytes
+        block = os.pread(file.fileno(), min(_BLOCK_BYTES, self._spooled_bytes - at), at)
         if not block:
             raise self._too_short(self.position_bytes)
         return block
@@ -147,3 +210,13 @@ class SpooledSource:
         except OSError as error:
             raise SinkError(f"The copy of {self.name} in {not_written(self._path, error)}") from error
         self._spooled_bytes += len(block)
+
+
+async def _whole(work: Coroutine[Any, Any, _T]) -> _T:
+    """Waits for a thread even when cancelled: the file it works on is closed next."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
