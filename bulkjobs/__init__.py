@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from bulkjobs.version import __version__
+
 if TYPE_CHECKING:
     from bulkjobs.client import Client
     from bulkjobs.errors import (
@@ -44,8 +46,6 @@ __all__ = [
     "SourceError",
     "__version__",
 ]
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Client": "client",

@@ -20,7 +20,6 @@ import re
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
-from html.entities import html5
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
@@ -60,11 +59,6 @@ _MASK: Final = "***"
 _ESCAPES: Final = (b"\\", b"%", b"&")
 _SHORTEST_BEGINNING: Final = 6
 """Fewer characters of a secret at the end of an answer that was cut tell nothing."""
-_ENTITIES: Final[dict[str, list[str]]] = {}
-for _name, _text in html5.items():
-    if len(_text) == 1 and _text.isascii() and _name.endswith(";"):
-        _ENTITIES.setdefault(_text, []).append(_name[:-1])
-"""The names under which XML and HTML write a character; letters and digits have none."""
 
 
 class _StoppedError(Exception):
@@ -387,9 +381,21 @@ def _pattern(secret: str) -> re.Pattern[bytes]:
     pattern = ""
     for character in secret:
         code, percent = ord(character), "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in character.encode())
-        names = "|".join((f"#0{{0,7}}{code}", f"#x0{{0,7}}{code:x}", *_ENTITIES.get(character, ())))
+        names = "|".join((f"#0{{0,7}}{code}", f"#x0{{0,7}}{code:x}", *_entities().get(character, ())))
         reference = rf"(?:&|\\{{1,7}}u0026|%(?:25){{0,3}}26)(?:amp;){{0,3}}(?:{names});"
         # The bare character comes last: the backslash is one, and begins the others.
         escaped = rf"\\{{1,7}}u{code:04x}|\\{{1,7}}x{code:02x}|\\{{0,7}}{re.escape(character)}"
         pattern += f"(?:{reference}|{escaped}|{percent})"
     return re.compile(pattern.encode(), re.IGNORECASE)
+
+
+@lru_cache(maxsize=1)
+def _entities() -> dict[str, list[str]]:
+    """Gives the names under which XML and HTML write a character; letters and digits have none."""
+    from html.entities import html5  # noqa: PLC0415 - few answers hold anything that is escaped
+
+    found: dict[str, list[str]] = {}
+    for name, text in html5.items():
+        if len(text) == 1 and text.isascii() and name.endswith(";"):
+            found.setdefault(text, []).append(name[:-1])
+    return found

@@ -17,6 +17,7 @@ source again counts the same.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ from bulkjobs.model import Chunk, InvalidId, Tally
 if TYPE_CHECKING:
     from bulkjobs._scan import Piece
 
-__all__ = ["Chunker", "Cut"]
+__all__ = ["Chunker", "Cut", "Snapshot"]
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_TOKEN_BYTES: Final = 64 * 1024
@@ -43,6 +44,31 @@ class Cut:
     invalid: list[InvalidId] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Is where a chunker stands at the end of a block, but for the set of ids already met."""
+
+    size: int
+    dedupe: bool
+    form: str
+    ordinal: int
+    """Of the last full chunk."""
+    sources: Sequence[str]
+    """Those begun so far."""
+    line: int
+    """Of the last of them, on which the next id stands."""
+    rest: bytes
+    """What waits for the next block."""
+    overlong: bool
+    bom_passed: bool
+    filling: bytes
+    """The ids of the chunk that is being filled, each with a newline behind it."""
+    tally: Sequence[int]
+    """Of that chunk: ids, number of the source and line of the first, and what else stood before its last id."""
+    totals: Sequence[int]
+    """Ids, invalid and duplicate of the full chunks."""
+
+
 class Chunker:
     """Cuts the text of one or more sources into chunks. Chunks go on over the end of a source."""
 
@@ -54,6 +80,8 @@ class Chunker:
             dedupe: whether an id met before in this run is dropped.
             form: what an id looks like.
         """
+        self._size = size
+        self._dedupe = dedupe
         self._form = form
         self._scanner = Scanner(size, dedupe=dedupe, opaque=form is IdForm.OPAQUE)
         self._ordinal = 0
@@ -62,6 +90,10 @@ class Chunker:
         self._overlong = False
         self._bom_passed = False
 
+    def anew(self) -> Chunker:
+        """Gives a new chunker of the same kind."""
+        return Chunker(self._size, dedupe=self._dedupe, form=self._form)
+
     @property
     def totals(self) -> Tally:
         """Is how many invalid and duplicate ids were met so far."""
@@ -69,9 +101,19 @@ class Chunker:
         return Tally(invalid=invalid, duplicate=duplicate)
 
     @property
+    def ordinal(self) -> int:
+        """Is the number of the last full chunk."""
+        return self._ordinal
+
+    @property
     def ids(self) -> int:
         """Is how many ids were kept so far."""
         return self._scanner.totals[0]
+
+    @property
+    def set_bytes(self) -> int:
+        """Is the memory of the set of ids already met."""
+        return self._scanner.seen_bytes
 
     def begin(self, source: str) -> None:
         """Starts on a new source; the one before was ended with `end`."""
@@ -132,6 +174,53 @@ class Chunker:
         if not ids:
             return None, Tally(invalid=invalid, duplicate=duplicate)
         return self._chunk((text[:-1], ids, source, line, invalid, duplicate)), Tally()
+
+    def snapshot(self) -> Snapshot:
+        """Gives where the chunker stands, for `restore`."""
+        filling, *tally = self._scanner.pending()
+        return Snapshot(
+            size=self._size,
+            dedupe=self._dedupe,
+            form=self._form,
+            ordinal=self._ordinal,
+            sources=tuple(self._sources),
+            line=self._scanner.line,
+            rest=self._rest,
+            overlong=self._overlong,
+            bom_passed=self._bom_passed,
+            filling=filling,
+            tally=tally,
+            totals=self._scanner.closed,
+        )
+
+    def set_parts(self) -> Iterator[bytes]:
+        """Gives the set of ids already met in parts of about a megabyte, for `restore` on this machine."""
+        part, place = self._scanner.dump(0)
+        while part:
+            yield part
+            part, place = self._scanner.dump(place)
+
+    def restore(self, snapshot: Snapshot, set_parts: Iterable[bytes]) -> None:
+        """Makes this chunker, which is new, what another was; what it cuts from then on is the same.
+
+        Raises:
+            ValueError: the snapshot is one of another kind of chunker, or the parts are none; this one is spoilt.
+        """
+        if (snapshot.size, snapshot.dedupe, snapshot.form) != (self._size, self._dedupe, self._form):
+            raise ValueError("The snapshot is one of another kind of chunker.")
+        self._ordinal = snapshot.ordinal
+        self._sources = list(snapshot.sources)
+        self._rest = snapshot.rest
+        self._overlong = snapshot.overlong
+        self._bom_passed = snapshot.bom_passed
+        for part in set_parts:
+            self._scanner.load(part)
+        ids, source, line, invalid, duplicate = snapshot.tally
+        all_ids, all_invalid, all_duplicate = snapshot.totals
+        self._scanner.resume(
+            (snapshot.filling, ids, source, line, invalid, duplicate), (all_ids, all_invalid, all_duplicate)
+        )
+        self._scanner.begin(len(self._sources) - 1, snapshot.line)
 
     def _shorten_rest(self) -> None:
         """Keeps of a long beginning what decides about the whole: no more than twice the longest token."""

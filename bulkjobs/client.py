@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from bulkjobs.clock import SystemClock
 from bulkjobs.engine import Engine
@@ -15,13 +15,15 @@ from bulkjobs.events import Observer
 from bulkjobs.exits import Exit
 from bulkjobs.model import JobRecord, RunSummary
 from bulkjobs.ports import Clock, Sink, Source, Transport
-from bulkjobs.reconciler import Orders
 from bulkjobs.rundir import RunDir, default_run_dir
 from bulkjobs.settings import Settings
 from bulkjobs.sinks import SinkLike, open_sink
 from bulkjobs.sinks.jsonl import JsonLinesSink
 from bulkjobs.sinks.stream import StreamSink
 from bulkjobs.sources import SourceLike, open_sources
+
+if TYPE_CHECKING:
+    from bulkjobs.reconciler import Orders
 
 __all__ = ["Client"]
 
@@ -144,6 +146,8 @@ class Client:
             SourceError: the sources that the run recorded cannot be opened again.
             LedgerError: as `run`.
         """
+        from bulkjobs.reconciler import Orders  # noqa: PLC0415 - few sessions have anything to reconcile
+
         engine = self._begin((), [], default=True)
         try:
             self._summary = await engine.settle(orders or Orders())

@@ -6,9 +6,11 @@ loop's monotonic clock, because the wall clock can be set back and forth.
 
 from __future__ import annotations
 
+import math
 import time
+from functools import lru_cache
 
-__all__ = ["SystemClock", "to_loop_time"]
+__all__ = ["SystemClock", "timestamp", "to_loop_time"]
 
 
 class SystemClock:
@@ -32,3 +34,18 @@ def to_loop_time(utc: float, *, now_utc: float, now_loop: float) -> float:
         been set in between, so whoever uses it bounds it.
     """
     return now_loop + (utc - now_utc)
+
+
+def timestamp(utc: float) -> str:
+    """Writes Unix seconds as RFC 3339 in UTC with milliseconds, e.g. "2026-01-31T12:00:00.250Z"."""
+    fraction, whole = math.modf(utc)
+    seconds, microseconds = divmod(
+        int(whole) * 1_000_000 + round(fraction * 1e6), 1_000_000
+    )  # as `datetime` does
+    return f"{_second(seconds)}.{microseconds // 1_000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    """Writes a whole second; a fast session makes thousands of job records in each."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

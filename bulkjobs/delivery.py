@@ -7,6 +7,7 @@ repeats the write, which a sink with a position undoes first.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
@@ -20,6 +21,8 @@ from bulkjobs.ports import Sink
 __all__ = ["Delivery"]
 
 _BACKLOG_RECORDS: Final = 1_000
+_GATHER_S: Final = 0.02
+"""Between two groups: each costs a sync of every sink and a place in a commit of the ledger."""
 
 
 class Delivery:
@@ -58,6 +61,7 @@ class Delivery:
         try:
             async for record in records:
                 await self._write([record, *records.receive_waiting()])
+                await asyncio.sleep(_GATHER_S)
             await self.hand_on_backlog()  # what a worker that was cancelled could not hand on itself
         except SinkError as error:
             self._failed = True

@@ -13,41 +13,47 @@ import asyncio
 import dataclasses
 import os.path
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bulkjobs.access import Access, open_access
 from bulkjobs.account.auth import check_credentials
+from bulkjobs.baseline import take_baseline
 from bulkjobs.breaker import IN_A_ROW
 from bulkjobs.budget import Budget
 from bulkjobs.channel import Channel
+from bulkjobs.checkpoint import Checkpoints
 from bulkjobs.chunking import Chunker
 from bulkjobs.control.commands import Commands
 from bulkjobs.control.server import under_control
 from bulkjobs.delivery import Delivery
+from bulkjobs.ending import broken_by, session_exit_code
 from bulkjobs.endpoints import endpoint_named
-from bulkjobs.errors import AuthError, ConfigError, LedgerError, SinkError, SourceError
+from bulkjobs.errors import AuthError, ConfigError, SinkError, SourceError
 from bulkjobs.events import Event, Observer, RunFinished, RunFinishedBefore, RunStarted, Stopping
-from bulkjobs.exits import Exit, exit_code
+from bulkjobs.exits import Exit
 from bulkjobs.forecasting import Forecaster
+from bulkjobs.groups import first_error
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Intake, Planned
-from bulkjobs.ledger import DATABASE_NAME, Counts, Ledger, RunRow, summarise
+from bulkjobs.ledger import DATABASE_NAME, Ledger, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
 from bulkjobs.opening import is_settled, open_run, open_run_sources, session_opened
 from bulkjobs.outage import watch_outages
 from bulkjobs.outlook import Outlook
 from bulkjobs.pool import Pool
 from bulkjobs.ports import Clock, Sink, Source, Transport
-from bulkjobs.reconciler import Orders, Reconciler
 from bulkjobs.reports import write_reports
 from bulkjobs.rundir import RunDir, not_written
 from bulkjobs.settings import Settings
 from bulkjobs.sinks.stream import LoopLeft
 from bulkjobs.worker import Submission, Worker
+
+if TYPE_CHECKING:
+    from bulkjobs.reconciler import Orders, Reconciler
 
 __all__ = ["Engine"]
 
@@ -100,6 +106,7 @@ class Engine:
         self._halt = Halt()
         self._halt.on_pull(lambda reason: self._emit(Stopping(reason=reason)))
         self._pool: Pool[Planned] = Pool(settings.workers)
+        self._checkpoints = Checkpoints(run_dir.checkpoints)
 
     def drain(self, reason: str, code: Exit) -> None:
         """Sends nothing more. Answers in flight are recorded, then `run` gives its summary."""
@@ -171,7 +178,7 @@ class Engine:
             except SinkError as error:
                 self._on_sink_failure(error)
             except BaseException as error:
-                self._halt.note(*_broken_by(error))
+                self._halt.note(*broken_by(error))
                 raise
             finally:
                 summary = await self._end_session(ledger, run)
@@ -238,50 +245,61 @@ class Engine:
                 ledger=ledger,
                 emit=self._emit,
             )
-            async with _first_error():
+            async with first_error():
                 await under_control(
                     self._run_dir.path, commands.obey, partial(work, session), emit=self._emit
                 )
 
     async def _work(self, session: _Session) -> None:
         """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""
-        if self._reconciles and session.run.baseline_utc is None and await session.ledger.is_untouched():
-            await self._unless_halted(self._reconciler(session).take_baseline())
-        if self._settings.forecast:
-            forecaster = Forecaster(self._settings, self._endpoint, session.access.reader, session.ledger)
-            await self._unless_halted(forecaster.run(session.sources, self._clock, self._emit))
-        session.access.gate.recall_outcomes(await session.ledger.unknown_in_a_row(IN_A_ROW))
+        ledger = session.ledger
+        await self._unless_halted(*await self._questions(session))
+        session.access.gate.recall_outcomes(await ledger.unknown_in_a_row(IN_A_ROW))
         await self._let_stages_work(session)
         for _ in range(_MOST_PASSES):
-            if not self._reconciles or self._halt.pulled:
+            if self._halt.pulled or not (self._reconciles and await ledger.last_ordinal(ChunkState.HELD)):
                 break
-            if not await self._unless_halted(self._reconciler(session).run(session.began_utc)):
+            if not any(await self._unless_halted(self._reconciler(session).run(session.began_utc))):
                 break
             await self._let_stages_work(session)
         await session.delivery.hand_on_backlog()
 
+    async def _questions(self, session: _Session) -> list[Coroutine[Any, Any, None]]:
+        """Gives what is asked before anything is sent."""
+        access, ledger, questions = session.access, session.ledger, []
+        if self._reconciles and session.run.baseline_utc is None and await ledger.is_untouched():
+            questions.append(
+                take_baseline(access.reader, ledger, clock=self._clock, halt=self._halt, emit=self._emit)
+            )
+        if self._settings.forecast:
+            forecaster = Forecaster(self._settings, self._endpoint, access.reader, ledger)
+            questions.append(forecaster.run(session.sources, self._clock, self._emit))
+        return questions
+
     async def _settle(self, orders: Orders, session: _Session) -> None:
         reconciler = self._reconciler(session, orders)
-        if orders.by_person:
-            await self._unless_halted(reconciler.obey(orders))
-        else:
-            await self._unless_halted(reconciler.run(session.began_utc))
+        await self._unless_halted(
+            reconciler.obey(orders) if orders.by_person else reconciler.run(session.began_utc)
+        )
         await session.delivery.hand_on_backlog()
 
-    async def _unless_halted(self, main: Coroutine[Any, Any, _T]) -> _T | None:
+    async def _unless_halted(self, *mains: Coroutine[Any, Any, _T]) -> list[_T]:
         """Waits for what only asks the server: when sending ends, an answer is not worth waiting for."""
-        async with _first_error(), asyncio.TaskGroup() as group:
-            task = group.create_task(main)
+        async with first_error(), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(main) for main in mains]
 
             def leave(_reason: str) -> None:
-                task.cancel()
+                for task in tasks:
+                    task.cancel()
 
             self._halt.on_pull(leave)
             if self._halt.pulled:
-                task.cancel()
-        return None if task.cancelled() else task.result()
+                leave("")
+        return [task.result() for task in tasks if not task.cancelled()]
 
     def _reconciler(self, session: _Session, orders: Orders | None = None) -> Reconciler:
+        from bulkjobs.reconciler import Reconciler  # noqa: PLC0415 - few sessions have anything to reconcile
+
         return Reconciler(
             session.access.reader,
             session.ledger,
@@ -297,7 +315,13 @@ class Engine:
     def _intake(self, sources: Sequence[Source], ledger: Ledger) -> Intake:
         chunker = Chunker(self._chunk_size, dedupe=self._settings.dedupe)
         return Intake(
-            sources, chunker, ledger, invalid_path=self._run_dir.invalid, halt=self._halt, emit=self._emit
+            sources,
+            chunker,
+            ledger,
+            invalid_path=self._run_dir.invalid,
+            halt=self._halt,
+            emit=self._emit,
+            checkpoints=self._checkpoints,
         )
 
     async def _let_stages_work(self, session: _Session) -> None:
@@ -318,7 +342,7 @@ class Engine:
         if self._halt.pulled:
             stop_sending("")
         worker = self._worker(session, records, budget)
-        async with _first_error(), asyncio.TaskGroup() as group:
+        async with first_error(), asyncio.TaskGroup() as group:
             delivering = group.create_task(delivery.run(records))
             tracking = None if access.tracker is None else group.create_task(access.tracker.run())
             asking = group.create_task(watch_outages(access.gate, access.reader, self._halt))
@@ -382,14 +406,16 @@ class Engine:
     # Ending
 
     async def _end_session(self, ledger: Ledger, run: RunRow) -> RunSummary:
-        code = _exit_code(ledger, run, await ledger.counts(), self._halt.codes)
+        code = session_exit_code(ledger, run, await ledger.counts(), self._halt.codes)
         await ledger.end_session(code, self._halt.reasons)
+        if await is_settled(ledger, held_too=True):
+            await asyncio.to_thread(self._checkpoints.clear)
         return await self._report(ledger, run, self._halt.codes)
 
     async def _report(self, ledger: Ledger, run: RunRow, stops: Sequence[Exit]) -> RunSummary:
         """Writes what people read of a run. All of it is derived from the ledger."""
         counts = await ledger.counts()
-        summary = summarise(run, counts, _exit_code(ledger, run, counts, stops))
+        summary = summarise(run, counts, session_exit_code(ledger, run, counts, stops))
         try:
             await write_reports(self._run_dir, ledger, summary)
         except OSError as error:
@@ -419,32 +445,5 @@ class _Session:
 _Work = Callable[[_Session], Awaitable[None]]
 
 
-def _exit_code(ledger: Ledger, run: RunRow, counts: Counts, stops: Sequence[Exit]) -> int:
-    all_read = ledger.run is not None and ledger.run.source_finished
-    all_delivered = not counts.states[ChunkState.ACCEPTED].chunks
-    return exit_code(summarise(run, counts, 0).ids, stops, complete=all_read and all_delivered)
-
-
-def _broken_by(error: BaseException) -> tuple[Exit, str]:
-    """Says what broke a session off: its caller, the ledger, or a bug."""
-    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
-        return Exit.SIGINT, "The session was cancelled."
-    if isinstance(error, LedgerError):
-        return Exit.STORAGE, str(error)
-    return Exit.BUG, f"A bug ended the session: {type(error).__name__}."
-
-
 def _ignore(_job_id: str) -> None:
     """Takes note of nothing: without a limit on open jobs nobody waits for one to end."""
-
-
-@asynccontextmanager
-async def _first_error() -> AsyncIterator[None]:
-    """Lets the first error of a group of tasks through as itself: the others only followed from it."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):  # a stage may have a group of its own
-            first = first.exceptions[0]
-        raise first from group

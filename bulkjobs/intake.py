@@ -1,8 +1,9 @@
 """The way of ids into the run: sources are read, chunks cut, checked against the ledger, and handed on.
 
-A run that goes on reads its sources again from the beginning, because only that gives back the bytes of the
-chunks and the set of ids already met. Every chunk that the ledger knows is compared with it before anything
-behind it can be sent; so whatever changed in a source is found before it costs anything.
+A run that goes on reads its sources again, because only that gives back the bytes of the chunks and the set of ids
+already met: from the last checkpoint before the first chunk that is still to be sent, or from the beginning. Every
+chunk from there on that the ledger knows is compared with it before anything behind it can be sent; so whatever
+changed in a source is found before it costs anything.
 """
 
 from __future__ import annotations
@@ -10,24 +11,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bulkjobs.channel import Channel, ChannelClosed
-from bulkjobs.chunking import Chunker, Cut
-from bulkjobs.errors import InternalError, SinkError, SourceChanged, SourceError
-from bulkjobs.events import ChunkPlanned, Event, SourceProgress
+from bulkjobs.checkpoint import Checkpoints
+from bulkjobs.chunking import Chunker
+from bulkjobs.errors import InternalError, SourceChanged
+from bulkjobs.events import ChunkPlanned, Event
 from bulkjobs.halt import Halt
-from bulkjobs.jsonlines import json_line
 from bulkjobs.ledger import ChunkRow, Ledger, VerdictRow
-from bulkjobs.model import Chunk, ChunkState, InvalidId, Tally
+from bulkjobs.model import Chunk, ChunkState, Tally
 from bulkjobs.ports import Source
-from bulkjobs.rundir import not_written, sync_folder, write_all
-from bulkjobs.sources.table import not_a_table
+from bulkjobs.reading import HaltedError, InvalidReport, Reading
 from bulkjobs.splitting import part_body
 
 __all__ = ["Intake", "Planned"]
@@ -58,27 +57,36 @@ class Intake:
         invalid_path: Path,
         halt: Halt,
         emit: Callable[[Event], None],
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         """Makes the stage.
 
         Args:
             sources: all of them repeatable, in order.
-            chunker: new, with the size and the dedupe switch of the run.
+            chunker: a model, with the size and the dedupe switch of the run.
             ledger: of this run.
             invalid_path: the file for ids that never go out.
             halt: ends the reading between two blocks.
             emit: told of progress and of each chunk.
+            checkpoints: of this run; None to read everything and to make none.
         """
         self._sources = sources
-        self._unsized = [source for source in sources if source.size_bytes is None]
-        self._sized_bytes = sum(source.size_bytes or 0 for source in sources)
-        self._passed_bytes = 0
-        """Of the sources before the one that is read."""
         self._chunker = chunker
         self._ledger = ledger
         self._invalid_path = invalid_path
         self._halt = halt
         self._emit = emit
+        self._checkpoints = checkpoints
+
+    def _reading(self, *, checkpoints: bool = True) -> Reading:
+        return Reading(
+            self._sources,
+            self._chunker.anew(),
+            halt=self._halt,
+            emit=self._emit,
+            broke_off=self._ledger.source_broke_off,
+            checkpoints=self._checkpoints if checkpoints else None,
+        )
 
     async def run(self, channel: Channel[Planned]) -> None:
         """Reads everything and hands on, in order, each chunk that is to be sent; then closes the channel.
@@ -88,24 +96,27 @@ class Intake:
             SourceChanged: a chunk is not what the ledger says. Nothing from it on was handed on.
         """
         run = self._ledger.run
-        known = _KnownChunks(self._ledger)
         finished = run is not None and run.source_finished
         last_wanted = await self._ledger.last_planned()
+        last_passed = await self._ledger.last_passed()
+        reading = self._reading()
         try:
             if finished and last_wanted == 0:
                 return
             # Once the source was read to its end the report of invalid ids is complete and stays as it is.
-            report = None if finished else _InvalidReport(self._invalid_path)
+            report = None if finished else InvalidReport(self._invalid_path)
             with nullcontext() if report is None else closing(report):
-                async with aclosing(self._chunks(report)) as chunks:
+                start = await asyncio.to_thread(reading.start, last_passed, report)
+                known = _KnownChunks(self._ledger, after=0 if start is None else start.chunker.ordinal)
+                async with aclosing(reading.chunks(report, start)) as chunks:
                     async for chunk in chunks:
                         if finished and chunk.ordinal > last_wanted:
                             return
                         await self._hand_on(chunk, await known.match(chunk, finished=finished), channel)
                 await known.expect_no_more(self._sources)
                 if not finished:
-                    await self._finish(report)
-        except (ChannelClosed, _HaltedError):
+                    await self._finish(report, reading.tail)
+        except (ChannelClosed, HaltedError):
             return  # the run stops; what was not handed on stays planned, or is read again
         finally:
             channel.close()
@@ -125,8 +136,9 @@ class Intake:
         run = self._ledger.run
         finished = run is not None and run.source_finished
         known = _KnownChunks(self._ledger)
+        reading = self._reading(checkpoints=False)
         try:
-            async with aclosing(self._chunks(None)) as chunks:
+            async with aclosing(reading.chunks(None)) as chunks:
                 async for chunk in chunks:
                     if await known.match(chunk, finished=finished) is None and not copied:
                         raise SourceChanged(
@@ -136,10 +148,10 @@ class Intake:
                             + " ".join(doubts)
                         )
             await known.expect_no_more(self._sources)
-        except _HaltedError:
+        except HaltedError:
             return  # nothing will be sent
-        if run is not None and finished and self._tail != run.tail:
-            before, now = run.tail, self._tail
+        if run is not None and finished and reading.tail != run.tail:
+            before, now = run.tail, reading.tail
             raise SourceChanged(
                 f"{_named(self._sources)} changed since the run began: behind the last chunk stood {before.invalid} "
                 f"invalid and {before.duplicate} duplicate ids, now {now.invalid} and {now.duplicate}. Start another "
@@ -157,7 +169,7 @@ class Intake:
             SourceChanged: a chunk is no longer what was planned, or not there.
         """
         found: dict[int, bytes] = {}
-        with suppress(_HaltedError):
+        with suppress(HaltedError):
             await self._find(rows, found)
         return found
 
@@ -165,7 +177,9 @@ class Intake:
         wanted: dict[int, list[VerdictRow]] = {}
         for row in rows:
             wanted.setdefault(row.chunk if row.parent is None else row.parent, []).append(row)
-        async with aclosing(self._chunks(None)) as chunks:
+        reading = self._reading()
+        start = await asyncio.to_thread(reading.start, min(wanted) - 1, None)
+        async with aclosing(reading.chunks(None, start)) as chunks:
             async for chunk in chunks:
                 for row in wanted.pop(chunk.ordinal, ()):
                     body = chunk.body if row.parent is None else part_body(chunk.body, row.first, row.ids)
@@ -181,43 +195,6 @@ class Intake:
             f"{_named(self._sources)} has fewer ids than when the run began: chunk {min(wanted)} is missing. Put it "
             f"back as it was."
         )
-
-    async def _chunks(self, report: _InvalidReport | None) -> AsyncGenerator[Chunk, None]:
-        for position, source in enumerate(self._sources):
-            self._chunker.begin(source.name)
-            async with aclosing(self._blocks(position, source)) as blocks:
-                async for block in blocks:
-                    if self._halt.pulled:
-                        raise _HaltedError
-                    cut = await asyncio.to_thread(self._chunker.feed, block)
-                    self._progress(source)  # before the chunks: handing them on may take hours
-                    async for chunk in self._reported(cut, report):
-                        yield chunk
-            async for chunk in self._reported(self._chunker.end(), report):
-                yield chunk
-            self._passed_bytes += source.size_bytes or 0
-        last, self._tail = self._chunker.finish()
-        if last is not None:
-            yield last
-        self._progress(self._sources[-1], finished=True)
-
-    async def _blocks(self, position: int, source: Source) -> AsyncGenerator[bytes, None]:
-        try:
-            async with aclosing(source.blocks()) as blocks, aclosing(not_a_table(source.name, blocks)) as ids:
-                async for block in ids:
-                    yield block
-        except SourceChanged:
-            raise
-        except SourceError:
-            # It will be mended, and then go on behind the chunks that were planned: they alone have to be the same.
-            self._ledger.source_broke_off(position)
-            raise
-
-    async def _reported(self, cut: Cut, report: _InvalidReport | None) -> AsyncIterator[Chunk]:
-        if cut.invalid and report is not None:
-            await asyncio.to_thread(report.write, cut.invalid)
-        for chunk in cut.chunks:
-            yield chunk
 
     async def _hand_on(self, chunk: Chunk, row: ChunkRow | None, channel: Channel[Planned]) -> None:
         if row is None:
@@ -236,31 +213,10 @@ class Intake:
         planned = Planned(chunk, 0) if row is None else Planned(chunk, row.attempts, row.duplicate_risk)
         await channel.send(planned)
 
-    async def _finish(self, report: _InvalidReport | None) -> None:
+    async def _finish(self, report: InvalidReport | None, tail: Tally) -> None:
         if report is not None:
             await asyncio.to_thread(report.finish)
-        await self._ledger.finish_source(self._tail)
-
-    def _size_bytes(self) -> int | None:
-        """Gives the size of all sources, as soon as that of the last one is known."""
-        late = [source.size_bytes for source in self._unsized]
-        return None if None in late else self._sized_bytes + sum(size or 0 for size in late)
-
-    def _progress(self, source: Source, *, finished: bool = False) -> None:
-        totals = self._chunker.totals
-        self._emit(
-            SourceProgress(
-                source=source.name,
-                position_bytes=source.position_bytes,
-                size_bytes=source.size_bytes,
-                read=self._chunker.ids + totals.invalid + totals.duplicate,
-                invalid=totals.invalid,
-                duplicate=totals.duplicate,
-                finished=finished,
-                run_position_bytes=self._passed_bytes + (0 if finished else source.position_bytes),
-                run_size_bytes=self._size_bytes(),
-            )
-        )
+        await self._ledger.finish_source(tail)
 
 
 def _part(chunk: Chunk, row: ChunkRow) -> Chunk:
@@ -282,18 +238,14 @@ def _part(chunk: Chunk, row: ChunkRow) -> Chunk:
     )
 
 
-class _HaltedError(Exception):
-    """Ends the reading because sending has ended."""
-
-
 class _KnownChunks:
     """Walks through the chunks that the ledger knows, beside the ones that are cut now."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, after: int = 0) -> None:
         self._ledger = ledger
         self._rows: list[ChunkRow] = []
         self._next = 0
-        self._after = 0
+        self._after = after
         self._exhausted = False
 
     async def match(self, chunk: Chunk, *, finished: bool) -> ChunkRow | None:
@@ -332,52 +284,6 @@ class _KnownChunks:
             else:
                 self._exhausted = True
         return self._rows[self._next] if self._next < len(self._rows) else None
-
-
-class _InvalidReport:
-    """Writes `invalid.jsonl`. It is written over while the source is read again, so no line stands twice.
-
-    The same source gives the same lines, so what an earlier session wrote beyond the point at which this one
-    stops stays in place. It is cut only behind the last line there is.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._written_bytes = 0
-        try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._failed(error) from error
-        try:
-            sync_folder(path.parent)  # once the source is finished nobody writes it again
-        except OSError as error:
-            self.close()
-            raise self._failed(error) from error
-
-    def write(self, invalid: Sequence[InvalidId]) -> None:
-        text = b"".join(
-            json_line({"source": i.source, "line": i.line, "text": i.text, "reason": i.reason})
-            for i in invalid
-        )
-        try:
-            write_all(self._descriptor, text)
-        except OSError as error:
-            raise self._failed(error) from error
-        self._written_bytes += len(text)
-
-    def finish(self) -> None:
-        """Says that there are no more lines, and makes them durable."""
-        try:
-            os.ftruncate(self._descriptor, self._written_bytes)
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _failed(self, error: OSError) -> SinkError:
-        return SinkError(not_written(self._path, error))
 
 
 def _named(sources: Sequence[Source]) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bulkjobs.clock import timestamp
 from bulkjobs.errors import ConfigError, LedgerError, SourceError
 from bulkjobs.events import SessionOpened
 from bulkjobs.exits import Exit
-from bulkjobs.ledger import Ledger, RunRow, SourceRow, summarise, timestamp
+from bulkjobs.ledger import Ledger, RunRow, SourceRow, summarise
 from bulkjobs.model import ChunkState
 from bulkjobs.ports import Source
 from bulkjobs.rundir import RunDir

@@ -13,7 +13,7 @@ from typing import Final
 
 import orjson
 
-from bulkjobs.events import Event, LockedOut, RunFinished, SessionOpened
+from bulkjobs.events import ChunkPlanned, Event, LockedOut, RunFinished, SessionOpened
 from bulkjobs.planning import Eta, History, NoEta, eta
 from bulkjobs.ports import Clock
 
@@ -37,6 +37,8 @@ class Outlook:
 
     def __call__(self, event: Event, /) -> None:
         """Takes an event into account. A file that cannot be written is let be: the run does not need it."""
+        if isinstance(event, ChunkPlanned):  # counts for nothing, and comes as often as all others together
+            return
         if self._history.began_utc is None and not isinstance(event, _BEFORE):
             return
         now_utc = self._clock.utc()

@@ -14,7 +14,7 @@ from typing import Final
 
 from bulkjobs.account.listing import JobList, JobReader, Unreadable
 from bulkjobs.errors import ConfigError
-from bulkjobs.events import BaselineMissing, ChunkSettled, ChunkStaysHeld, Event, ReconcileWaits
+from bulkjobs.events import ChunkSettled, ChunkStaysHeld, Event, ReconcileWaits
 from bulkjobs.halt import Halt
 from bulkjobs.ledger import KnownJob, Ledger, Settled, Settlement, VerdictRow
 from bulkjobs.matching import Candidate, HeldChunk, Listing, Look, Looks, Matches, distrust, match
@@ -30,8 +30,6 @@ Bodies = Callable[[Sequence[VerdictRow]], Awaitable[Mapping[int, bytes]]]
 
 _ROWS: Final = 1_000
 _RISK: Final = "a person takes the risk that its ids are paid for twice"
-_BASELINE_TRIES: Final = 3
-_BASELINE_WAIT_S: Final = 10.0
 _MOST_CONTROLS: Final = 4
 _TRUSTED_SHARE: Final = 0.9
 """Of the ids in the results of a job of our own that must be those it was made of."""
@@ -101,24 +99,6 @@ class Reconciler:
         self._controls: dict[str, bytes] = {}
         """Some jobs of this run, and what they were made of: by them it shows whether results are read rightly."""
         self._trusted = False
-
-    async def take_baseline(self) -> None:
-        """Remembers the jobs there are before the first chunk goes out. Without it there is less to go by, no more.
-
-        A server that cannot be reached is waited for, as the chunks would have to anyway.
-        """
-        tries = 0
-        while not self._halt.pulled:
-            now = self._clock.utc()
-            listed = await self._reader.jobs(now, now)
-            if isinstance(listed, JobList):
-                await self._ledger.record_baseline(listed.jobs)
-                return
-            tries += not listed.unsent
-            if tries == _BASELINE_TRIES:
-                self._emit(BaselineMissing(reason=listed.reason))
-                return
-            await self._halt.pause(_BASELINE_WAIT_S)
 
     async def run(self, session_began_utc: float) -> int:
         """Works until every held chunk is settled, or nothing more can be learned, or sending ends.

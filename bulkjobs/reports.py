@@ -10,8 +10,9 @@ from typing import Final
 
 import orjson
 
+from bulkjobs.clock import timestamp
 from bulkjobs.jsonlines import json_line
-from bulkjobs.ledger import Ledger, VerdictRow, timestamp
+from bulkjobs.ledger import Ledger, VerdictRow
 from bulkjobs.model import Phase, RunSummary
 from bulkjobs.rundir import RunDir
 

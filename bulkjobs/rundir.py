@@ -35,6 +35,7 @@ class RunDir:
         self.duplicate_risk = self.path / "duplicate-risk"
         self.summary = self.path / "summary.json"
         self.outlook = self.path / "outlook.json"
+        self.checkpoints = self.path / "checkpoints"
 
     def spool(self, position: int) -> Path:
         """Names the copy of a source that cannot be read again, by its position among the sources."""

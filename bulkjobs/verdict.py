@@ -182,24 +182,24 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _judge_success(evidence: Evidence) -> Verdict:
-    hint = find_job_hint(evidence.body)
     if evidence.body_cut:
-        return Unknown(reason=_status(evidence, "The answer is longer than any real one."), job_hint=hint)
+        return _doubtful(evidence, "The answer is longer than any real one.")
     if evidence.phase < Phase.COMPLETE:
-        broken = f"The answer broke off. {evidence.error or ''}".rstrip()
-        return Unknown(reason=_status(evidence, broken), job_hint=hint)
+        return _doubtful(evidence, f"The answer broke off. {evidence.error or ''}".rstrip())
     try:
         answer = parse_submission(evidence.body)
     except MalformedAnswer as exc:
-        return Unknown(reason=_status(evidence, str(exc)), job_hint=hint)
+        return _doubtful(evidence, str(exc))
     if isinstance(answer, ErrorAnswer):
-        return Unknown(
-            reason=_status(evidence, f"It says success, but holds an error: {answer}"), job_hint=hint
-        )
+        return _doubtful(evidence, f"It says success, but holds an error: {answer}")
     remark = None
     if answer.state not in (JobState.ACCEPTED, JobState.PROCESSING):
         remark = f"The state of a job that was only just made is {answer.word!r}, not 'accepted'."
     return Accepted(job_id=answer.job_id, state=answer.state, job_type=answer.job_type, remark=remark)
+
+
+def _doubtful(evidence: Evidence, text: str) -> Unknown:
+    return Unknown(reason=_status(evidence, text), job_hint=find_job_hint(evidence.body))
 
 
 def _judge_throttle(evidence: Evidence) -> Verdict:

@@ -19,6 +19,7 @@ from bulkjobs.account.gate import Gate, GateStopped, Permit, PermitWithdrawn
 from bulkjobs.backoff import delay_s
 from bulkjobs.budget import Budget, CapReached, Share
 from bulkjobs.channel import Channel
+from bulkjobs.clock import timestamp
 from bulkjobs.endpoints import Endpoint
 from bulkjobs.errors import AuthError, ConfigError, InternalError, LedgerFull
 from bulkjobs.events import (
@@ -32,7 +33,7 @@ from bulkjobs.events import (
 from bulkjobs.exits import Exit
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Planned
-from bulkjobs.ledger import Ledger, timestamp
+from bulkjobs.ledger import Ledger
 from bulkjobs.model import (
     Accepted,
     Cause,

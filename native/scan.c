@@ -426,6 +426,11 @@ static PyObject *scanner_load(Scanner *self, PyObject *arguments)
     int status;
     if (!PyArg_ParseTuple(arguments, "y*:load", &data))
         return NULL;
+    if (!self->dedupe) {
+        PyBuffer_Release(&data);
+        PyErr_SetString(PyExc_ValueError, "This Scanner keeps no set of ids.");
+        return NULL;
+    }
     Py_BEGIN_ALLOW_THREADS
     status = self->opaque ? texts_load(&self->texts, data.buf, (size_t)data.len)
                           : integers_load(&self->integers, data.buf, (size_t)data.len);

@@ -138,9 +138,17 @@ BOOKED = DataSpec(ids=3)
 FIRST, SECOND, THIRD = sorted(int(i) for block in distinct_ids(BOOKED) for i in block)
 
 
+def are_right(books, accepted):
+    books.write_text("".join(f"{i}\n" for i in accepted))
+    try:
+        check_books(BOOKED, books)
+    except WrongResult:
+        return False
+    return True
+
+
 def test_books_with_each_id_once_are_right_in_any_order(tmp_path):
-    (tmp_path / "books").write_text(f"{THIRD}\n{FIRST}\n{SECOND}\n")
-    check_books(BOOKED, tmp_path / "books")
+    assert are_right(tmp_path / "books", [THIRD, FIRST, SECOND])
 
 
 @pytest.mark.parametrize(
@@ -149,6 +157,4 @@ def test_books_with_each_id_once_are_right_in_any_order(tmp_path):
     ids=["missing", "missing and twice", "twice", "never made"],
 )
 def test_the_judge_of_the_benchmark_catches_a_wrong_result(accepted, tmp_path):
-    (tmp_path / "books").write_text("".join(f"{i}\n" for i in accepted))
-    with pytest.raises(WrongResult):
-        check_books(BOOKED, tmp_path / "books")
+    assert not are_right(tmp_path / "books", accepted)

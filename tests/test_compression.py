@@ -14,7 +14,7 @@ from backports import zstd
 from support.pipes import pipe_holding
 
 from bulkjobs.errors import SourceError
-from bulkjobs.sources import FileSource
+from bulkjobs.sources import FileSource, compression
 from bulkjobs.sources.compression import UNPACKED_BYTES, unpacker
 from bulkjobs.sources.stdin import StdinSource
 
@@ -29,7 +29,18 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 }
 SKIPPED_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00size"
 
-every_kind = pytest.mark.parametrize("kind", PACK)
+
+@pytest.fixture(autouse=True)
+def library(request, monkeypatch):
+    """Gzip is unpacked by either of two libraries."""
+    if "by zlib" in request.node.name:
+        monkeypatch.setitem(sys.modules, "isal.igzip_lib", None)
+    compression._gzip_library.cache_clear()
+    yield
+    compression._gzip_library.cache_clear()
+
+
+every_kind = pytest.mark.parametrize("kind", [*PACK, pytest.param("gzip", id="gzip by zlib")])
 
 
 async def read(source) -> bytes:

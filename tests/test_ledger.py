@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bulkjobs.clock import timestamp
 from bulkjobs.errors import InternalError, LedgerError
-from bulkjobs.ledger import DATABASE_NAME, SCHEMA_VERSION, Ledger, new_run_id, read_run, summarise, timestamp
+from bulkjobs.ledger import DATABASE_NAME, SCHEMA_VERSION, Ledger, new_run_id, read_run, summarise
 from bulkjobs.lifecycle import TRANSITIONS
 from bulkjobs.model import (
     Accepted,

@@ -11,7 +11,14 @@ import pytest
 from bulkjobs.clock import SystemClock
 from bulkjobs.errors import LedgerError, LedgerLocked
 from bulkjobs.ledger import Ledger, read_run
-from bulkjobs.ledger.lock import LOCK_NAME, RunLock, filesystem_at, lock_owner, refuse_network_filesystem
+from bulkjobs.ledger.lock import (
+    LOCK_NAME,
+    RunLock,
+    filesystem_at,
+    lock_owner,
+    network_filesystem,
+    refuse_network_filesystem,
+)
 
 HOLDER = """
 import sys
@@ -172,3 +179,4 @@ def test_where_mounts_cannot_be_read_every_directory_passes(monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", missing)
     refuse_network_filesystem(Path("/home/me/a.run"))
+    assert network_filesystem(Path("/home/me/a.run")) is None

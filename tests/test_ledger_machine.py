@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -124,6 +124,9 @@ class Known:
 
 class LedgerMachine(RuleBasedStateMachine):
     """Drives a ledger and an account through whatever can happen, beside a model of both."""
+
+    concluded: ClassVar[set[type[Verdict]]] = set()
+    """What came of the attempts of all examples together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -272,6 +275,7 @@ class LedgerMachine(RuleBasedStateMachine):
         evidence = self.evidence(end, answer, begun_s)
         verdict = judge(evidence)
         assert isinstance(verdict, end.concludes), (how, verdict)
+        self.concluded.add(type(verdict))
         assert not isinstance(verdict, NotApplied) or verdict.cause is end.cause, (how, verdict)
         self.report(ticket, how, end)
         self.conclude(known, evidence, verdict)
@@ -536,3 +540,4 @@ def test_any_order_of_events_keeps_the_promise(monkeypatch: pytest.MonkeyPatch) 
             suppress_health_check=list(HealthCheck),
         ),
     )
+    assert LedgerMachine.concluded >= {NotApplied, Unknown}

@@ -530,9 +530,15 @@ def test_a_terminal_that_is_gone_ends_no_run():
     """It hung up, and everything that is drawn fails."""
 
     class Gone(io.StringIO):
+        asked = 0
+
         def write(self, text):
+            self.asked += 1
             raise OSError(5, "Input/output error")
 
-    console = Console(file=Gone(), force_terminal=True, width=60)
+    terminal = Gone()
+    console = Console(file=terminal, force_terminal=True, width=60)
     with ProgressObserver(console, clock=HandClock()) as progress:
+        before = terminal.asked
         LogObserver(progress, clock=HandClock())(Stopping(reason="SIGHUP."))
+    assert 0 < before < terminal.asked

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkjobs.errors import ConfigError
-from bulkjobs.settings import OPTIONS, Rate, Secret, Settings, merge, parse_duration, parse_rate
+from bulkjobs.settings import OPTIONS, Rate, Secret, Settings, default_pace, merge, parse_duration, parse_rate
 from bulkjobs.settings.values import duration_text
 
 CANARY = "canary-7f3a"
@@ -345,22 +345,19 @@ def test_the_chunk_size_is_held_against_the_endpoint():
 
 
 @pytest.mark.parametrize(
-    ("values", "pace"),
+    ("rate", "pace"),
     [
-        ({}, Rate(count=12, period_s=1)),
-        ({"rate": Rate(count=30, period_s=300)}, Rate(count=10, period_s=1)),
-        ({"rate": Rate(count=50, period_s=2)}, Rate(count=100, period_s=1)),
-        ({"rate": Rate(count=10_000_000, period_s=0.001)}, Rate(count=10_000_000, period_s=1)),
-        ({"rate": None}, None),
-        ({"pace": None}, None),
-        ({"pace": Rate(count=3, period_s=1)}, Rate(count=3, period_s=1)),
-        ({"rate": None, "pace": Rate(count=3, period_s=1)}, Rate(count=3, period_s=1)),
+        (Settings().rate, Rate(count=12, period_s=1)),
+        (Rate(count=30, period_s=300), Rate(count=10, period_s=1)),
+        (Rate(count=50, period_s=2), Rate(count=100, period_s=1)),
+        (Rate(count=10_000_000, period_s=0.001), Rate(count=10_000_000, period_s=1)),
+        (None, None),
     ],
     ids=str,
 )
-def test_the_pace_is_four_times_the_mean_rate_and_at_least_ten_a_second(values, pace):
-    """Unless it is given, or there is no rate."""
-    assert Settings(**values).effective_pace == pace
+def test_the_pace_is_four_times_the_mean_rate_and_at_least_ten_a_second(rate, pace):
+    """Unless there is no rate."""
+    assert default_pace(rate) == pace
 
 
 @pytest.mark.parametrize(

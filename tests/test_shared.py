@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from bulkjobs.account.shared import SharedThrottle, axis_of
 from bulkjobs.account.store import AccountStore, Busy, folder_of
+from bulkjobs.account.turn import Turn
 from bulkjobs.errors import ConfigError, LedgerError
 from bulkjobs.model import RequestKind
 from bulkjobs.settings import Rate
@@ -97,6 +98,12 @@ def start(throttle: SharedThrottle, now: float, kind: RequestKind = STATUS) -> T
 def use(throttle: SharedThrottle, now: float, times: int = 1) -> None:
     for _ in range(times):
         throttle.ended(start(throttle, now), now, ANSWERED)
+
+
+def stands(throttle: SharedThrottle, ticket: Ticket, job_id: str) -> tuple[bool, bool]:
+    """Tells whether a request and a job have a row in the store."""
+    with throttle._store.turn() as turn:
+        return turn.has_request(ticket.number), turn.has_job(job_id)
 
 
 # --- the window ---
@@ -243,9 +250,10 @@ def test_a_process_that_looks_away_for_long_misses_nothing(machine: Machine) -> 
     busy.job_opened(ticket, "a job", 1.0)
     assert away.admit(STATUS, 2.0)
     busy.job_closed("a job")
+    assert stands(busy, ticket, "a job") == (True, True)
     for minute in range(1, 20):
         use(busy, 60.0 * minute)
-    assert busy._store.turn  # the rows of the first minute are gone
+    assert stands(busy, ticket, "a job") == (False, False)
     assert isinstance(away.admit(SUBMIT, 2_000.0), Ticket)
 
 
@@ -354,6 +362,24 @@ def test_open_jobs_take_slots_from_all_until_they_are_seen_to_have_ended(machine
     assert isinstance(second.admit(SUBMIT, 1.0), Ticket)
 
 
+def test_no_other_run_slips_in_while_a_slot_becomes_a_job(machine: Machine) -> None:
+    first, second = machine.run(slots=1), machine.run(slots=1)
+    ticket = start(first, 0.0, SUBMIT)
+    first.ended(ticket, 0.0, ANSWERED)
+    turn, admitted = first._store.turn, []
+
+    @contextmanager
+    def watched(**options: bool) -> Iterator[Turn]:
+        with turn(**options) as entered:
+            yield entered
+        admitted.append(second.admit(SUBMIT, 0.0))
+
+    first._store.turn = watched
+    first.job_opened(ticket, "a job", 0.0)
+    assert admitted
+    assert all(isinstance(answer, WaitForSlot) for answer in admitted)
+
+
 def test_a_submit_that_made_no_job_frees_its_slot_for_all(machine: Machine) -> None:
     first, second = machine.run(slots=1), machine.run(slots=1)
     ticket = start(first, 0.0, SUBMIT)
@@ -455,8 +481,8 @@ def test_nobody_else_can_read_it(machine: Machine) -> None:
 def test_a_store_of_another_format_is_refused(machine: Machine) -> None:
     machine.run().leave(0.0)
     with sqlite3.connect(machine.folder / "account.db") as database:
-        database.execute("PRAGMA user_version = 2")
-    with pytest.raises(ConfigError, match="has format 2"):
+        database.execute("PRAGMA user_version = 3")
+    with pytest.raises(ConfigError, match="has format 3"):
         machine.run()
 
 
@@ -551,7 +577,7 @@ def test_a_store_that_is_overwritten_under_a_run_stops_sending_and_says_what_to_
         throttle.admit(STATUS, 1.0)
 
 
-@pytest.mark.parametrize("removed", ["account.db", "sessions/1"])
+@pytest.mark.parametrize("removed", ["account.db", "account.changes", "sessions/1"])
 def test_a_store_that_is_removed_under_a_run_stops_it_because_others_would_begin_another(
     machine: Machine, removed: str
 ) -> None:

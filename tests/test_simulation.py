@@ -126,7 +126,7 @@ def test_a_crash_while_a_question_about_jobs_meets_a_lock_out_is_not_followed_by
         travel_s=0.1,
     )
     met = 0
-    for step in range(130, 150):
+    for step in range(140, 160):
         crash = Ending(how=End.CRASH, step=step, pause_s=1.0)
         outcome = simulate(replace(scenario, endings=(crash,)), keep_trace=True)
         assert not outcome.violations, (step, outcome.violations)

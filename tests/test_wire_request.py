@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bulkjobs
 from bulkjobs.endpoints import ENDPOINTS
 from bulkjobs.errors import ConfigError
 from bulkjobs.model import JobId, RequestKind
@@ -49,7 +50,7 @@ def test_the_user_agent_has_the_version_that_is_installed():
     try:
         version = metadata.version("bulkjobs")
     except metadata.PackageNotFoundError:
-        version = "0"
+        version = bulkjobs.__version__  # a checkout that was never installed
     assert dict(submit().headers)["User-Agent"] == f"bulkjobs/{version}"
 
 

@@ -19,7 +19,6 @@ from bulkjobs.wire.request import (
     status_request,
     usage_request,
 )
-from bulkjobs.wire.results import ResultsLink, parse_results
 from bulkjobs.wire.times import day_text
 from bulkjobs.wire.usage import Usage, parse_usage
 
@@ -159,6 +158,9 @@ class JobReader:
         Raises:
             As `jobs`.
         """
+        # Archives and tables come with it; few sessions have results to read.
+        from bulkjobs.wire.results import ResultsLink, parse_results  # noqa: PLC0415
+
         answer = _body(
             await self._ask(
                 lambda token: results_request(

@@ -18,7 +18,7 @@ import orjson
 from bulkjobs.account.store import AccountStore, Busy
 from bulkjobs.errors import LedgerError
 from bulkjobs.throttle import Outcome, Throttle, Ticket, WaitUntil
-from bulkjobs.throttle.window import last_count
+from bulkjobs.throttle.window import last_count, last_count_before
 
 if TYPE_CHECKING:
     import asyncio
@@ -156,7 +156,7 @@ class SharedThrottle(Throttle):
                 open_jobs=open_jobs,
             )
             for start, end in older:
-                last = (now if end is None else min(now, max(start, end))) + self._grace_s
+                last = last_count_before(now, start, end, self._grace_s)
                 turn.add_past(self._session, ended=now, counted_until=last)
             turn.keep_jobs(self._run_id, open_jobs, now)
 
@@ -261,15 +261,19 @@ class SharedThrottle(Throttle):
         else:
             super()._slot_settled(ticket)
 
-    def _job_opened(self, job_id: str, now: float) -> None:
+    def _job_opened(self, ticket: Ticket, job_id: str, now: float, *, held: bool) -> None:
+        # One turn: between two another process would find the slot free and the job not there yet.
         def enter(turn: Turn) -> None:
-            super(SharedThrottle, self)._job_opened(job_id, now)
-            turn.open_job(job_id, self._run_id, now)
+            super(SharedThrottle, self)._job_opened(ticket, job_id, now, held=held)
+            if ticket.number:
+                turn.free_slot(ticket.number)
+            if self._counts:
+                turn.open_job(job_id, self._run_id, now)
 
-        if self._counts:
+        if self._counts or ticket.number:
             self._do(enter, now)
         else:
-            super()._job_opened(job_id, now)
+            super()._job_opened(ticket, job_id, now, held=held)
 
     def job_closed(self, job_id: str) -> None:
         """Frees the slot of a job that was seen to have ended; an unknown job frees none."""

@@ -9,6 +9,9 @@ decides anything; decision and entry are one transaction. Rules of this file:
   full, since what was entered last may be missing. That there was a session is synced, since that tells of it.
 - Whether a session lives is told by the lock on its file, and by nothing else: process ids are used again.
 - `change` numbers what was written; a process reads what has a higher one than it has seen.
+- Whether there is anything to read is told by a number in memory that all processes share, raised within each turn
+  that writes, before its commit. To ask SQLite takes 13 µs and lets go of the interpreter's lock, for which the loop
+  then waits; and each request asks three times.
 - SQLite's locks belong to the process: nothing else may open the database and close it again, which would drop those
   of every connection of this process.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import mmap
 import os
 import sqlite3
 from contextlib import contextmanager
@@ -36,7 +40,11 @@ if TYPE_CHECKING:
 __all__ = ["AccountStore", "Busy", "folder_of"]
 
 _NAME: Final = "account.db"
-_VERSION: Final = 1
+_CHANGES: Final = "account.changes"
+_CHANGES_BYTES: Final = 8
+_VERSION: Final = 2
+_WITHOUT_CHANGES: Final = 1
+"""The version before, which is the same but for the number in shared memory: it would not raise it."""
 _BUSY_TIMEOUT_MS: Final = 250
 """A turn of another process takes some ten microseconds. One that is stopped within it is waited for like this, again
 and again: the event loop stands still for no longer at a time."""
@@ -128,14 +136,16 @@ class AccountStore:
             )
         self._lock: int | None = None
         self._session = 0
-        self._seen_version = -1
+        self._changes: memoryview | None = None
+        self._seen = -1
         try:
             self._sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
             for private in (folder, self._sessions):
                 private.chmod(0o700)
             with _alone(self._sessions):
                 self._database = self._opened()
-                self._identity = _identity((folder / _NAME).stat())
+                self._changes = _shared_number(folder / _CHANGES)
+                self._identities = self._there()
         except BlockingIOError as error:
             raise Busy from error
         except OSError as error:
@@ -167,13 +177,8 @@ class AccountStore:
 
     @property
     def changed(self) -> bool:
-        """Tells whether another process may have written since this was asked last."""
-        try:
-            version = self._database.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error:
-            return True  # the turn that follows says what is wrong
-        changed, self._seen_version = version != self._seen_version, version
-        return bool(changed)
+        """Tells whether another process may have written since the last turn of this one."""
+        return self._changes is None or self._changes[0] != self._seen
 
     @contextmanager
     def turn(self, *, synced: bool = False) -> Iterator[Turn]:
@@ -196,8 +201,15 @@ class AccountStore:
                 raise Busy from error
             raise self._broken(error) from error
         try:
-            yield Turn(self._database)
+            turn = Turn(self._database)
+            yield turn
+            assert self._changes is not None
+            if turn.has_written:
+                # Before the commit: whoever sees the old number has nothing to read, whoever sees the new one waits.
+                self._changes[0] = (self._changes[0] + 1) % 2**64
+            seen = self._changes[0]
             self._database.execute("COMMIT")
+            self._seen = seen
             if synced:
                 self._database.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
@@ -210,7 +222,7 @@ class AccountStore:
     def _check_in_place(self) -> None:
         """Passes while others find this database, and this session's lock, under their names."""
         try:
-            in_place = _identity((self._folder / _NAME).stat()) == self._identity
+            in_place = self._there() == self._identities
             if in_place and self._lock is not None:
                 locked = _identity(os.fstat(self._lock))
                 in_place = _identity(self._session_file(self._session).stat()) == locked
@@ -221,6 +233,10 @@ class AccountStore:
                 f"The state of the account in {self._folder} was removed or replaced while this run used it. Nothing "
                 "more is sent. Give the command again."
             )
+
+    def _there(self) -> list[tuple[int, int]]:
+        """Tells which files others find here."""
+        return [_identity((self._folder / name).stat()) for name in (_NAME, _CHANGES)]
 
     def begin_session(self, number: int) -> None:
         """Takes the lock that tells the others that this session lives.
@@ -266,6 +282,7 @@ class AccountStore:
     def close(self) -> None:
         """Ends the session: from now on it does not live."""
         self._database.close()
+        self._changes = None
         if self._lock is not None:
             close_locked(self._lock)
             self._lock = None
@@ -304,6 +321,17 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _shared_number(path: Path) -> memoryview:
+    """Gives a number that every process sees which has the file open. It begins anywhere."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_size < _CHANGES_BYTES:
+            os.ftruncate(descriptor, _CHANGES_BYTES)
+        return memoryview(mmap.mmap(descriptor, _CHANGES_BYTES)).cast("Q")
+    finally:
+        os.close(descriptor)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     with contextlib.suppress(FileExistsError):  # a new file has no locks that the closing could drop
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -325,12 +353,11 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         return
     database.execute("BEGIN IMMEDIATE")
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _VERSION):
+    if version not in (0, _WITHOUT_CHANGES, _VERSION):
         raise ConfigError(
             f"The state of the account {path} has format {version}; this bulkjobs knows format {_VERSION}. "
             "Use the same version for all runs of the account, or give another --state-dir."
         )
-    if version == 0:
-        for statement in _SCHEMA:
-            database.execute(statement)
+    for statement in _SCHEMA if version == 0 else _SCHEMA[-1:]:
+        database.execute(statement)
     database.execute("COMMIT")

@@ -19,7 +19,7 @@ class Turn:
         self.change, self.axis, self.utc_offset, self.state = self._one(
             "SELECT change, axis, utc_offset, state FROM account"
         )
-        self._dirty = False
+        self.has_written = False
 
     @property
     def next_change(self) -> int:
@@ -28,7 +28,7 @@ class Turn:
 
     def end(self, *, axis: str, utc_offset: float, state: str) -> bool:
         """Writes what is not about single requests; tells whether the turn has changed anything."""
-        if state == self.state and not self._dirty and axis == self.axis:
+        if state == self.state and not self.has_written and axis == self.axis:
             return False
         self._write(
             "UPDATE account SET change = ?, axis = ?, utc_offset = ?, state = ?",
@@ -174,5 +174,5 @@ class Turn:
         return self._database.execute(sql, parameters).fetchall()
 
     def _write(self, sql: str, *parameters: Any) -> int:
-        self._dirty = True
+        self.has_written = True
         return self._database.execute(sql, parameters).lastrowid or 0

@@ -19,9 +19,10 @@ from bulkjobs.audit.reasons import Moment, next_step, why
 from bulkjobs.audit.records import sink_files
 from bulkjobs.audit.recutting import chunker_of, recut
 from bulkjobs.audit.rereading import Reading, RecordedSource, recorded_sources
+from bulkjobs.clock import timestamp
 from bulkjobs.errors import ConfigError
 from bulkjobs.ids import BLANKS, fault_of, shown
-from bulkjobs.ledger import RunRow, timestamp
+from bulkjobs.ledger import RunRow
 from bulkjobs.ledger.inspection import (
     AttemptRow,
     ChunkRecord,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from bulkjobs.ledger import RunRow, timestamp
+from bulkjobs.clock import timestamp
+from bulkjobs.ledger import RunRow
 from bulkjobs.ledger.inspection import AttemptRow, ChunkRecord, Inspection
 from bulkjobs.rundir import RunDir
 

@@ -95,7 +95,7 @@ def _fate(fate: Fate) -> Iterator[tuple[str, str]]:
                 "risk",
                 "a person had it sent again with the outcome before unknown: it may be paid for twice",
             )
-    from bulkjobs.ledger import timestamp  # noqa: PLC0415 - as above
+    from bulkjobs.clock import timestamp  # noqa: PLC0415 - as above
 
     for attempt in fate.attempts:
         yield from _attempt(attempt, parts=len(fate.chain) > 1)
@@ -123,7 +123,7 @@ def _record(fate: Fate) -> str:
 
 
 def _attempt(attempt: AttemptRow, *, parts: bool) -> Iterator[tuple[str, str]]:
-    from bulkjobs.ledger import timestamp  # noqa: PLC0415 - as above
+    from bulkjobs.clock import timestamp  # noqa: PLC0415 - as above
     from bulkjobs.model import Phase  # noqa: PLC0415 - as above
 
     said = [f"{attempt.attempt}" + (f" of chunk {attempt.chunk}" if parts else "")]

@@ -52,7 +52,8 @@ def _status(run_dir: Path, *, as_json: bool) -> int:
 
 def _object(snapshot: RunSnapshot, run_dir: Path, now_utc: float) -> dict[str, object]:
     """Gives the keys of `summary.json` and what only a run that is under way has."""
-    from bulkjobs.ledger import summarise, timestamp  # noqa: PLC0415 - as above
+    from bulkjobs.clock import timestamp  # noqa: PLC0415 - as above
+    from bulkjobs.ledger import summarise  # noqa: PLC0415 - as above
 
     base: dict[str, object] = {}
     if snapshot.run is not None:
@@ -100,7 +101,7 @@ def _eta(snapshot: RunSnapshot, run_dir: Path, now_utc: float) -> Eta | NoEta:
 
 
 def _eta_object(ahead: Eta | NoEta) -> dict[str, object]:
-    from bulkjobs.ledger import timestamp  # noqa: PLC0415 - as above
+    from bulkjobs.clock import timestamp  # noqa: PLC0415 - as above
 
     if isinstance(ahead, NoEta):
         return {"low": None, "high": None, "reason": ahead.reason}

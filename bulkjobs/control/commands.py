@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from bulkjobs.account.gate import Gate
+from bulkjobs.clock import timestamp
 from bulkjobs.control.protocol import (
     Answer,
     Ask,
@@ -24,7 +25,7 @@ from bulkjobs.errors import ConfigError, LedgerError
 from bulkjobs.events import Controlled, Event
 from bulkjobs.exits import Exit
 from bulkjobs.halt import Halt
-from bulkjobs.ledger import Ledger, timestamp
+from bulkjobs.ledger import Ledger
 from bulkjobs.pool import Pool, require_files
 
 __all__ = ["Commands"]

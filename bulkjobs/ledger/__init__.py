@@ -2,7 +2,7 @@
 
 from bulkjobs.ledger.ledger import Ledger, new_run_id
 from bulkjobs.ledger.lock import LOCK_NAME
-from bulkjobs.ledger.queries import summarise, timestamp
+from bulkjobs.ledger.queries import summarise
 from bulkjobs.ledger.schema import DATABASE_NAME, SCHEMA_VERSION
 from bulkjobs.ledger.settling import Settled, Settlement
 from bulkjobs.ledger.snapshot import read_run
@@ -41,5 +41,4 @@ __all__ = [
     "new_run_id",
     "read_run",
     "summarise",
-    "timestamp",
 ]

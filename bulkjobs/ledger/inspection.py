@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from bulkjobs.clock import timestamp
 from bulkjobs.ledger import queries
 from bulkjobs.ledger.controlling import control_rows
 from bulkjobs.ledger.schema import DATABASE_NAME, Database, reading
@@ -303,7 +304,7 @@ class Inspection:
             last_id=chunk.last_id,
             source=chunk.source,
             attempt=job.attempt,
-            accepted_at=queries.timestamp(job.accepted_utc),
+            accepted_at=timestamp(job.accepted_utc),
         )
 
     def strays(self) -> dict[str, list[int]]:

@@ -1,8 +1,9 @@
 """The changes of a chunk as operations on many rows at once (see `writer` for why).
 
-Each operation writes its rows with multi-row VALUES in blocks of a power of two, so that a handful of statement
-texts, each kept prepared, serves groups of any size. Every move of a chunk is checked twice: against the table in
-`lifecycle`, and by the database, since only a chunk in the expected state is updated and the updated are counted.
+Each operation writes its rows with multi-row VALUES in blocks of few different lengths, so that a handful of
+statement texts, each kept prepared, serves groups of any size. Every move of a chunk is checked twice: against the
+table in `lifecycle`, and by the database, since only a chunk in the expected state is updated and the updated are
+counted.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ BODY_KEPT_BYTES: Final = 4096
 
 _MOST_ROWS: Final = 64
 """Rows in one statement; 64 of the widest are 1,216 parameters, and SQLite allows 32,766 since 3.32."""
+
+_ONE_BLOCK: Final = 16
+"""Fewer rows than this go into one statement: a call of SQLite costs as much as some rows."""
 
 Ended = tuple[int, int, Evidence, Verdict]
 """An attempt that has ended: chunk, number of the attempt, evidence, verdict."""
@@ -319,9 +323,9 @@ def _move_sql(chunks: int) -> str:
 
 
 def _blocks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Cuts rows into blocks of 64, 32, … 1: seven statement texts are enough for every length."""
+    """Cuts rows into blocks of 64, 32 or 16 and one of what is left: 18 statement texts do for every length."""
     start = 0
     while left := len(rows) - start:
-        size = min(_MOST_ROWS, 1 << (left.bit_length() - 1))
+        size = left if left < _ONE_BLOCK else min(_MOST_ROWS, 1 << (left.bit_length() - 1))
         yield rows[start : start + size]
         start += size

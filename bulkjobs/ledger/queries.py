@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
+from bulkjobs.clock import timestamp
 from bulkjobs.ledger.schema import Database
 from bulkjobs.ledger.values import (
     AccountState,
@@ -42,6 +42,7 @@ __all__ = [
     "known_jobs",
     "last_activity_utc",
     "last_ordinal",
+    "last_passed",
     "last_planned",
     "learned_limit",
     "open_jobs",
@@ -50,7 +51,6 @@ __all__ = [
     "sink_positions",
     "sources",
     "summarise",
-    "timestamp",
     "took_risks",
     "undelivered",
     "unknown_in_a_row",
@@ -58,11 +58,6 @@ __all__ = [
 ]
 
 _TOO_MANY_REQUESTS: Final = 429
-
-
-def timestamp(utc: float) -> str:
-    """Writes Unix seconds as RFC 3339 in UTC with milliseconds, e.g. "2026-01-31T12:00:00.250Z"."""
-    return datetime.fromtimestamp(utc, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def run_row(database: Database) -> RunRow | None:
@@ -154,6 +149,20 @@ def last_planned(database: Database) -> int:
     part = "SELECT max(parent) FROM chunk WHERE state = 'planned' AND ordinal >= ?"
     return int(
         _one(database, f"SELECT max(coalesce(({whole}), 0), coalesce(({part}), 0))", FIRST_PART, FIRST_PART)
+    )
+
+
+def last_passed(database: Database) -> int:
+    """Reads the last chunk, as cut from the sources, up to which nothing has to go out again; 0 if there is none."""
+    last = "SELECT max(ordinal) FROM chunk WHERE ordinal < ?"
+    whole = "SELECT min(ordinal) - 1 FROM chunk WHERE state IN ('planned', 'sending') AND ordinal < ?"
+    part = "SELECT min(parent) - 1 FROM chunk WHERE state IN ('planned', 'sending') AND ordinal >= ?"
+    return int(
+        _one(
+            database,
+            f"SELECT min(coalesce(({last}), 0), coalesce(({whole}), ?), coalesce(({part}), ?))",
+            *[FIRST_PART] * 5,
+        )
     )
 
 

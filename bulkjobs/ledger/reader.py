@@ -54,6 +54,10 @@ class LedgerReader:
         """Gives the last chunk, as cut from the sources, of which something is to be sent; 0 when nothing is."""
         return await self._writer.call(queries.last_planned)
 
+    async def last_passed(self) -> int:
+        """Gives the last chunk, as cut from the sources, up to which nothing has to go out again; 0 if none."""
+        return await self._writer.call(queries.last_passed)
+
     async def last_ordinal(self, state: ChunkState) -> int:
         """Gives the ordinal of the last chunk in a state, 0 when there is none."""
         return await self._writer.call(lambda database: queries.last_ordinal(database, state))

@@ -3,6 +3,9 @@
 Rules of this file:
 
 - Whatever waits when the thread comes round goes into one transaction, so sixteen workers pay for one sync.
+- Loop and thread take turns: the next group is handed over when the callers of the last one were told and had a
+  moment to come back with more. A thread that takes what comes at once shares the interpreter lock with the loop it
+  serves, and commits twice as often, at 0.7 ms of CPU a commit (8 workers, 2 cores, a virtual disk).
 - A caller is told after COMMIT and never before. A caller that was cancelled changes nothing: its write is made.
 - An entry that contradicts the ledger fails alone; the rest of its group is committed.
 - A write for which there is no room is made once more, with the room of the reserve; from then on no attempt begins.
@@ -46,8 +49,9 @@ _NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLI
 _MOST_ROWS_IN_LOG: Final = 1_000
 """Rows in the write-ahead log before it is folded into the database: 4 to 5 pages each, so about 20 MB."""
 
-_MOST_IN_A_GROUP: Final = 512
-"""Bounds how long the first of a group waits for the last; more than any sensible number of workers."""
+_TURNS_TO_GATHER: Final = 8
+"""Turns of the loop before a group is handed over: so many lie between the end of an attempt and the next one of the
+same worker, which then goes into the same group. A turn with nothing to do takes some microseconds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +144,11 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop if isinstance(self._loop, _VirtualTime) else None
         # SimpleQueue is C all the way: about 0.1 µs to put, and get() waits without polling.
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
+        self._waiting: list[_Entry] = []
+        """What the thread did not get yet."""
+        self._gathering = False
+        """A group is about to be handed over, or with the thread."""
         self._opened: asyncio.Future[Any] = self._loop.create_future()
         self._ended: asyncio.Future[Any] = self._loop.create_future()
         self._fault: LedgerError | None = None
@@ -171,7 +179,7 @@ class Writer:
         self._check()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._work_began()
-        self._queue.put(_Entry(operation, row, future))
+        self._hand_in(_Entry(operation, row, future))
         return await future
 
     def post(self, operation: Operation[Row, Result], row: Row) -> None:
@@ -181,7 +189,7 @@ class Writer:
             LedgerError: the ledger failed or is closed.
         """
         self._check()
-        self._queue.put(_Entry(operation, row, None))
+        self._hand_in(_Entry(operation, row, None))
 
     async def call(self, function: Callable[[Database], Result]) -> Result:
         """Runs a function in the writer's thread, in a transaction, and gives its result once that is durable.
@@ -204,6 +212,8 @@ class Writer:
             return
         self._closing = True
         self._work_began()
+        self._queue.put(self._waiting)
+        self._waiting = []
         self._queue.put(None)
         try:
             await self._ended
@@ -221,6 +231,26 @@ class Writer:
     def _work_began(self) -> None:
         if self._clock is not None:
             self._clock.external_work_began()
+
+    def _hand_in(self, entry: _Entry) -> None:
+        self._waiting.append(entry)
+        if not self._gathering:
+            self._gathering = True
+            self._gather(_TURNS_TO_GATHER)
+
+    def _gather(self, turns: int) -> None:
+        """Gives the thread all that waits, after so many turns of the loop."""
+        if turns:
+            self._loop.call_soon(self._gather, turns - 1)
+        elif not self._closing:
+            self._queue.put(self._waiting)
+            self._waiting = []
+
+    def _group_done(self, outcomes: Sequence[_Outcome]) -> None:
+        self._resolve(outcomes)
+        self._gathering = bool(self._waiting)
+        if self._gathering:
+            self._gather(_TURNS_TO_GATHER)
 
     def _resolve(self, outcomes: Sequence[_Outcome]) -> None:
         """Wakes the callers of a whole group; on the event loop's thread."""
@@ -249,9 +279,7 @@ class Writer:
         self._tell([(self._ended, None, None)])
 
     def _serve(self, database: Database) -> None:
-        last = False
-        while not last:
-            group, last = self._next_group()
+        while (group := self._queue.get()) is not None:
             self._write(database, group)
         try:
             self._keeper.end()
@@ -260,18 +288,6 @@ class Writer:
             database.close()
         except Exception as error:  # noqa: BLE001 - `close` raises it
             self._fault = self._fault or self._broken(error)
-
-    def _next_group(self) -> tuple[list[_Entry], bool]:
-        """Waits for an entry and takes all that wait with it; the flag says that nothing comes after."""
-        group: list[_Entry] = []
-        entry = self._queue.get()
-        with contextlib.suppress(queue.Empty):
-            while entry is not None:
-                group.append(entry)
-                if len(group) == _MOST_IN_A_GROUP:
-                    break
-                entry = self._queue.get_nowait()
-        return group, entry is None
 
     def _write(self, database: Database, group: list[_Entry]) -> None:
         if self._fault is None:
@@ -347,13 +363,17 @@ class Writer:
 
     def _tell_group(self, group: list[_Entry]) -> None:
         outcomes = [(entry.future, entry.result, entry.error) for entry in group if entry.future is not None]
-        if outcomes:
-            self._tell(outcomes)
+        self._call_loop(self._group_done, outcomes)
 
     def _tell(self, outcomes: Sequence[_Outcome]) -> None:
+        self._call_loop(self._resolve, outcomes)
+
+    def _call_loop(
+        self, function: Callable[[Sequence[_Outcome]], None], outcomes: Sequence[_Outcome]
+    ) -> None:
         # One call a group: each wakes the loop through a pipe. RuntimeError: the loop is closed, nobody listens.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._resolve, outcomes)
+            self._loop.call_soon_threadsafe(function, outcomes)
 
 
 def _lacks_room(error: sqlite3.Error) -> bool:

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, Protocol, get_args
 
-from bulkjobs.events import ChunkAccepted, ChunkRefused, Event, JobChanged, LockoutEnded, RunFinished
+from bulkjobs.events import (
+    ChunkAccepted,
+    ChunkPlanned,
+    ChunkRefused,
+    Event,
+    JobChanged,
+    LockoutEnded,
+    RunFinished,
+)
 from bulkjobs.jsonlines import json_line
 from bulkjobs.observers.totals import Totals, one_line
 from bulkjobs.observers.wording import Level, Saying, say
@@ -91,12 +99,15 @@ class LogObserver:
 
     def __call__(self, event: Event, /) -> None:
         """Writes what the event says, if it says anything new."""
+        if isinstance(event, ChunkPlanned):  # says nothing, and comes as often as all others together
+            return
         now_utc = self._clock.utc()
         self._totals.add(event)
-        self._tell_what_is_over(now_utc, everything=isinstance(event, RunFinished))
+        if self._repeated:
+            self._tell_what_is_over(now_utc, everything=isinstance(event, RunFinished))
         if isinstance(event, LockoutEnded):
             self._repeated.pop("lockout", None)
-        saying = say(event)
+        saying = say(event) if self._hears(event) else None
         if self._least > Level.WARN:
             saying = self._louder_when_stuck(event, saying, now_utc)
         if saying is not None and saying.level >= self._least:
@@ -106,6 +117,10 @@ class LogObserver:
                 fields = _fields(event) | ({"repeats": more} if more else {})
                 self._write(now_utc, saying.level, _NAMES[type(event)], text, fields)
         self._sums(now_utc)
+
+    def _hears(self, event: Event) -> bool:
+        """Tells whether an event may be worth a line. No words are made for each chunk that nobody reads."""
+        return self._least <= Level.DEBUG or not isinstance(event, ChunkAccepted) or event.remark is not None
 
     def _louder_when_stuck(self, event: Event, saying: Saying | None, now_utc: float) -> Saying | None:
         """Makes an error, once, of a warning that keeps coming while nothing else happens.
@@ -152,8 +167,10 @@ class LogObserver:
     def _sums(self, now_utc: float) -> None:
         if self._next_sums_utc is None:
             self._next_sums_utc = now_utc + self._every_s
+        if now_utc < self._next_sums_utc:
+            return
         figures = self._totals.figures()
-        if now_utc >= self._next_sums_utc and figures != self._shown:
+        if figures != self._shown:
             self._shown, self._next_sums_utc = figures, now_utc + self._every_s
             self._write(now_utc, Level.INFO, "progress", self._totals.sentence(), figures)
 

@@ -10,6 +10,7 @@ from bulkjobs.events import (
     AttemptNotApplied,
     ChunkAccepted,
     ChunkHeld,
+    ChunkPlanned,
     ChunkRefused,
     ChunkSettled,
     Controlled,
@@ -79,6 +80,8 @@ class Totals:
 
     def add(self, event: Event) -> None:
         """Takes one event into account; those that change nothing here are passed over."""
+        if isinstance(event, ChunkPlanned):
+            return
         self._count(event)
         if isinstance(event, RunFinished):
             self.waits_for, self.waits_until_utc = "finished", None

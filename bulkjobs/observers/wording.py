@@ -81,67 +81,27 @@ _NOT_APPLIED: dict[Cause, Level] = {
 }
 
 
-def say(event: Event) -> Saying | None:  # noqa: C901, PLR0912 - one answer for each kind of event
+def say(event: Event) -> Saying | None:
     """Puts an event into words; None for those that only change figures."""
     match event:
         case SessionOpened() | SourceProgress() | ChunkPlanned():
             return None
-        case RunStarted():
-            return _started(event)
-        case RunFinishedBefore():
-            text = f"The run in {event.run_dir} was finished before; nothing is sent."
-            return Saying(level=Level.INFO, text=text)
-        case ChunkAccepted():
-            return _accepted(event)
-        case ChunkRefused():
-            reason = _ended(event.reason)
-            text = f"Chunk {event.chunk} was refused: {reason} Its {event.ids:,} ids are in {event.path}."
-            return Saying(level=Level.ERROR, text=text, repeats="refused")
-        case ChunkHeld():
-            text = f"Chunk {event.chunk} is held, {event.ids:,} ids: {_ended(event.reason)}"
-            return Saying(level=Level.ERROR, text=text, repeats="held")
+        case RunStarted() | RunFinishedBefore() | Stopping() | RunFinished():
+            return _session(event)
+        case ChunkAccepted() | ChunkRefused() | ChunkHeld() | AttemptNotApplied():
+            return _chunk(event)
         case ChunkSplit() | BaselineMissing() | ReconcileWaits() | ChunkSettled() | ChunkStaysHeld():
             return _settling(event)
-        case QuotaRead() | QuotaUnknown():
-            return _quota(event)
-        case AttemptNotApplied():
-            return _not_applied(event)
-        case LockedOut():
-            text = (
-                f"Locked out until {clock_time(event.until_utc)} ({event.wait_s:.0f} s): {_ended(event.reason)} "
-                "Nothing is sent."
-            )
-            return Saying(level=Level.WARN, text=text, repeats="lockout")
-        case LockoutEnded():
-            return Saying(level=Level.INFO, text="The lock-out is over.")
+        case LockedOut() | LockoutEnded() | LimitLearned() | SlotsFull() | StateNotShared():
+            return _limits(event)
         case SubmitsPaused() | OneSubmitTries() | SubmitsResumed():
             return _pausing(event)
-        case LimitLearned():
-            text = f"From now on at most {event.requests} requests go out in {event.window_s:g} s, as was learned."
-            return Saying(level=Level.WARN, text=text, repeats="limit")
-        case StateNotShared():
-            text = f"Other runs of this account are not taken into account: {_ended(event.reason)}"
-            return Saying(level=Level.WARN, text=text)
-        case SlotsFull():
-            return Saying(
-                level=Level.INFO, text=f"Waiting for a job slot: {_ended(event.reason)}", repeats="slots"
-            )
-        case JobChanged():
+        case QuotaRead() | QuotaUnknown():
+            return _quota(event)
+        case JobChanged() | PollFailed():
             return _job(event)
-        case PollFailed():
-            text = (
-                f"Job {event.job_id} could not be asked for, which says nothing of the job: {_ended(event.reason)} "
-                f"Next try in {event.wait_s:.0f} s."
-            )
-            return Saying(level=Level.WARN, text=text, repeats="poll")
-        case TokenRefreshed():
-            return Saying(level=Level.INFO, text=f"A new access token is in use: {_ended(event.reason)}")
-        case Controlled() | ControlMissing():
+        case Controlled() | ControlMissing() | TokenRefreshed():
             return _control(event)
-        case Stopping():
-            return Saying(level=Level.ERROR, text=f"Stopping: {_ended(event.reason)} Nothing more is sent.")
-        case RunFinished():
-            return _finished(event)
         case _:
             assert_never(event)
 
@@ -151,12 +111,50 @@ def _ended(reason: str) -> str:
     return reason if reason.endswith((".", "!", "?")) else f"{reason}."
 
 
+def _session(event: RunStarted | RunFinishedBefore | Stopping | RunFinished) -> Saying:
+    match event:
+        case RunStarted():
+            return _started(event)
+        case RunFinishedBefore():
+            text = f"The run in {event.run_dir} was finished before; nothing is sent."
+            return Saying(level=Level.INFO, text=text)
+        case Stopping():
+            return Saying(level=Level.ERROR, text=f"Stopping: {_ended(event.reason)} Nothing more is sent.")
+        case RunFinished():
+            return _finished(event)
+        case _:
+            assert_never(event)
+
+
 def _started(event: RunStarted) -> Saying:
     text = f"Run {event.run_id} {'goes on' if event.resumed else 'begins'} in {event.run_dir}."
     if not event.held_at_start:
         return Saying(level=Level.INFO, text=text)
     text += f" {event.held_at_start} chunks were in flight when the last session ended and are held."
     return Saying(level=Level.ERROR, text=text)
+
+
+def _limits(event: LockedOut | LockoutEnded | LimitLearned | SlotsFull | StateNotShared) -> Saying:
+    match event:
+        case LockedOut():
+            text = (
+                f"Locked out until {clock_time(event.until_utc)} ({event.wait_s:.0f} s): {_ended(event.reason)} "
+                "Nothing is sent."
+            )
+            return Saying(level=Level.WARN, text=text, repeats="lockout")
+        case LockoutEnded():
+            return Saying(level=Level.INFO, text="The lock-out is over.")
+        case LimitLearned():
+            text = f"From now on at most {event.requests} requests go out in {event.window_s:g} s, as was learned."
+            return Saying(level=Level.WARN, text=text, repeats="limit")
+        case SlotsFull():
+            text = f"Waiting for a job slot: {_ended(event.reason)}"
+            return Saying(level=Level.INFO, text=text, repeats="slots")
+        case StateNotShared():
+            text = f"Other runs of this account are not taken into account: {_ended(event.reason)}"
+            return Saying(level=Level.WARN, text=text)
+        case _:
+            assert_never(event)
 
 
 def _pausing(event: SubmitsPaused | OneSubmitTries | SubmitsResumed) -> Saying:
@@ -185,12 +183,35 @@ _COMMANDS: dict[str, str] = {
 }
 
 
-def _control(event: Controlled | ControlMissing) -> Saying:
-    if isinstance(event, ControlMissing):
-        text = f"`bulkjobs control` does not work for this session: {_ended(event.reason)}"
-        return Saying(level=Level.WARN, text=text)
-    text = _COMMANDS[event.command].format(value=event.value)
-    return Saying(level=Level.INFO, text=f"{text} ({event.origin}).")
+def _control(event: Controlled | ControlMissing | TokenRefreshed) -> Saying:
+    match event:
+        case Controlled():
+            text = _COMMANDS[event.command].format(value=event.value)
+            return Saying(level=Level.INFO, text=f"{text} ({event.origin}).")
+        case ControlMissing():
+            text = f"`bulkjobs control` does not work for this session: {_ended(event.reason)}"
+            return Saying(level=Level.WARN, text=text)
+        case TokenRefreshed():
+            return Saying(level=Level.INFO, text=f"A new access token is in use: {_ended(event.reason)}")
+        case _:
+            assert_never(event)
+
+
+def _chunk(event: ChunkAccepted | ChunkRefused | ChunkHeld | AttemptNotApplied) -> Saying:
+    match event:
+        case ChunkAccepted():
+            return _accepted(event)
+        case ChunkRefused():
+            reason = _ended(event.reason)
+            text = f"Chunk {event.chunk} was refused: {reason} Its {event.ids:,} ids are in {event.path}."
+            return Saying(level=Level.ERROR, text=text, repeats="refused")
+        case ChunkHeld():
+            text = f"Chunk {event.chunk} is held, {event.ids:,} ids: {_ended(event.reason)}"
+            return Saying(level=Level.ERROR, text=text, repeats="held")
+        case AttemptNotApplied():
+            return _not_applied(event)
+        case _:
+            assert_never(event)
 
 
 def _accepted(event: ChunkAccepted) -> Saying:
@@ -260,7 +281,13 @@ def _not_applied(event: AttemptNotApplied) -> Saying:
     return Saying(level=_NOT_APPLIED[event.cause], text=text, repeats=event.cause.value)
 
 
-def _job(event: JobChanged) -> Saying:
+def _job(event: JobChanged | PollFailed) -> Saying:
+    if isinstance(event, PollFailed):
+        text = (
+            f"Job {event.job_id} could not be asked for, which says nothing of the job: {_ended(event.reason)} "
+            f"Next try in {event.wait_s:.0f} s."
+        )
+        return Saying(level=Level.WARN, text=text, repeats="poll")
     levels = {JobState.FAILED: Level.ERROR, JobState.ABORTED: Level.ERROR, JobState.UNKNOWN: Level.WARN}
     level = levels.get(event.state, Level.DEBUG)
     repeats = f"job {event.state.value}" if level > Level.DEBUG else None

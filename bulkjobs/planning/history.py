@@ -15,6 +15,7 @@ from bulkjobs.events import (
     AttemptNotApplied,
     ChunkAccepted,
     ChunkHeld,
+    ChunkPlanned,
     ChunkRefused,
     ChunkSettled,
     ChunkSplit,
@@ -101,6 +102,8 @@ class History:
     def add(self, event: Event, now_utc: float) -> None:  # noqa: C901, PLR0912 - one answer for each kind of event
         """Takes one event into account; those that change nothing here are passed over."""
         match event:
+            case ChunkPlanned():  # as many as all others together
+                return
             case SessionOpened():
                 self._open(event, now_utc)
             case SourceProgress():

@@ -9,7 +9,10 @@ they were.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
+
+from bulkjobs.polling.durations import LEAST_PRICE_S
 
 if TYPE_CHECKING:
     from bulkjobs.polling.durations import Durations
@@ -55,15 +58,20 @@ def best_terms(
         told: how many due jobs one question tells of by itself, on average.
         reach: how many it can tell of if jobs wait for each other; 1 without the list.
     """
+
+    @cache  # where jobs are short, most prices are below the least
+    def prospect(price_s: float) -> tuple[float, float]:
+        return durations.prospect(price_s, answer_s)
+
     # A slot is taken until the answer has come, and one answer longer, which is that to the next submit.
     idle_s = 2 * answer_s
-    mean_s = durations.prospect(0.0, answer_s)[1] + idle_s
+    mean_s = prospect(LEAST_PRICE_S)[1] + idle_s
     last_s = durations.longest_of(reach)
     options: list[tuple[float, Terms]] = []
     for share in _PRICES:
         price_s = share * mean_s
         cheap = share <= _CHEAP_SHARE
-        questions, seen_s = durations.prospect(price_s, answer_s)
+        questions, seen_s = prospect(max(LEAST_PRICE_S, price_s))
         alone = _through(rate, questions / told, open_jobs / (seen_s + idle_s))
         options.append((alone, Terms(price_s=price_s, cheap=cheap)))
         if reach > 1:

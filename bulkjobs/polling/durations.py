@@ -17,9 +17,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-__all__ = ["DURATIONS_KEPT", "Durations"]
+__all__ = ["DURATIONS_KEPT", "LEAST_PRICE_S", "Durations"]
 
 DURATIONS_KEPT: Final = 64
 _FADING: Final = 0.97
@@ -32,7 +32,7 @@ _FINEST: Final = 1e-3
 
 _PRICE_SHARE: Final = 0.0003
 _PRICE_SHARE_UNTAUGHT: Final = 0.001
-_LEAST_PRICE_S: Final = 0.005
+LEAST_PRICE_S: Final = 0.005
 """A question costs as much as a slot that stands idle for this share of the job's age, or for this time. With nothing
 known that makes a question for each 4.5 % of growth: the end of a job is seen a fortieth of its duration late."""
 
@@ -43,9 +43,6 @@ _UNKNOWN_WIDTH: Final = 1.0
 _UNKNOWN_LEAST_S: Final = 1.0
 """Such a job ends anywhere before its age has grown by this share, or this time."""
 
-_MOST_STEPS: Final = 30
-_CLOSE: Final = 0.02
-"""Of the price: a question is planned no more exactly than that."""
 _NOTHING: Final = 1e-6
 _FARTHEST: Final = 100
 _TAIL: Final = 0.01
@@ -55,7 +52,7 @@ _TAIL: Final = 0.01
 class Durations:
     """Learns durations, and tells when to ask next. All times are ages of a job, in seconds."""
 
-    __slots__ = ("_area", "_edges", "_mass", "_new", "_seen")
+    __slots__ = ("_density", "_edges", "_mass", "_new", "_seen")
 
     def __init__(self) -> None:
         """Begins with nothing known."""
@@ -64,8 +61,8 @@ class Durations:
         self._edges: list[float] = []
         self._mass: list[float] = []
         """Weight of the durations below each edge."""
-        self._area: list[float] = []
-        """Integral of that weight from 0 to each edge."""
+        self._density = [0.0]
+        """How fast that weight grows up to each edge, and behind the last."""
 
     def __len__(self) -> int:
         """Counts the durations kept."""
@@ -101,23 +98,32 @@ class Durations:
         longer = self.longer_than(unfinished_s)
         strange = _UNKNOWN_WEIGHT / max(longer, _NOTHING)
         width_s = max(_UNKNOWN_LEAST_S, _UNKNOWN_WIDTH * unfinished_s)
+        known_s = unfinished_s + width_s
         share = _PRICE_SHARE if self._seen else _PRICE_SHARE_UNTAUGHT
-        least_s = max(_LEAST_PRICE_S, price_s)
-        below, area = self._below_and_area(asked_s)
-        unknown_below = _ramp(asked_s - unfinished_s, width_s)
-        area += strange * _ramp_area(asked_s - unfinished_s, width_s)
-
-        def gain(age_s: float) -> tuple[float, float]:
-            """Gives the idle time expected by an age less the price, in durations seen, and how fast it grows."""
-            below_now, idle = self._below_and_area(age_s)
-            ended = below_now - below + strange * (_ramp(age_s - unfinished_s, width_s) - unknown_below)
-            idle += strange * _ramp_area(age_s - unfinished_s, width_s) - area
-            idle -= (below + strange * unknown_below) * (age_s - asked_s)
-            price, growth = (least_s, 0.0) if least_s > share * age_s else (share * age_s, share)
-            return idle - price * (longer + strange), ended - growth * (longer + strange)
-
-        far_s = 2 * (max(self._edges[-1] if self._edges else 0.0, asked_s + width_s) + least_s)
-        return _first_worth(gain, asked_s, far_s, enough=_CLOSE * least_s * (longer + strange))
+        least_s = max(LEAST_PRICE_S, price_s)
+        dearer_s = least_s / share
+        edges, density, weight = self._edges, self._density, longer + strange
+        far_s = 2 * (max(edges[-1] if edges else 0.0, asked_s + width_s) + least_s)
+        at, age_s, ended, idle = bisect_right(edges, asked_s), asked_s, 0.0, 0.0
+        while True:
+            # From here to the next of these ages jobs end evenly, and the price is a straight line.
+            bend, end_s = density[at], edges[at] if at < len(edges) else far_s
+            if age_s < known_s:
+                bend += strange / width_s
+                end_s = min(end_s, known_s)
+            if age_s < dearer_s < end_s:
+                end_s = dearer_s
+            past_s = end_s - age_s
+            idle_then = idle + (ended + bend * past_s / 2) * past_s
+            if idle_then >= max(least_s, share * end_s) * weight:
+                break
+            if end_s >= far_s:
+                return math.inf
+            if at < len(edges) and end_s >= edges[at]:
+                at += 1
+            age_s, ended, idle = end_s, ended + bend * past_s, idle_then
+        price, growth = (least_s, 0.0) if age_s < dearer_s else (share * age_s, share)
+        return age_s + _until(price * weight - idle, ended - growth * weight, bend)
 
     def prospect(self, price_s: float, answer_s: float) -> tuple[float, float]:
         """Gives how many questions a job will take, and at which age its end will be seen, both on average.
@@ -169,20 +175,8 @@ class Durations:
 
     def _below(self, age_s: float) -> float:
         """Gives the weight of the durations up to an age."""
-        return self._below_and_area(age_s)[0]
-
-    def _below_and_area(self, age_s: float) -> tuple[float, float]:
-        """Gives the weight of the durations up to an age, and the integral of that from 0."""
-        edges, mass = self._edges, self._mass
-        at = bisect_right(edges, age_s)
-        if at == 0:
-            return 0.0, 0.0
-        before_s, below = edges[at - 1], mass[at - 1]
-        past_s = age_s - before_s
-        here = below
-        if at < len(edges):
-            here += past_s / (edges[at] - before_s) * (mass[at] - below)
-        return here, self._area[at - 1] + (below + here) / 2 * past_s
+        at = bisect_right(self._edges, age_s)
+        return self._mass[at - 1] + self._density[at] * (age_s - self._edges[at - 1]) if at else 0.0
 
     def _work_out(self) -> None:
         edges = sorted({edge for interval in self._seen for edge in interval})
@@ -199,7 +193,7 @@ class Durations:
                 pieces[piece] += density * (edges[piece + 1] - edges[piece])
         for _ in range(_ROUNDS):
             pieces = _shared_anew(spans, pieces)
-        self._edges, self._mass, self._area = [edges[0]], [0.0], [0.0]
+        self._edges, self._mass, self._density = [edges[0]], [0.0], [0.0]
         below = 0.0
         for piece, weight in enumerate(pieces):
             # By the middles of the pieces, so that what lies between two of them is not thought impossible.
@@ -207,37 +201,24 @@ class Durations:
                 self._add_point((edges[piece] + edges[piece + 1]) / 2, below + weight / 2)
                 below += weight
         self._add_point(edges[-1], below)
+        self._density.append(0.0)
 
     def _add_point(self, age_s: float, below: float) -> None:
         """Adds a point of the line that gives the weight of the durations below an age."""
-        step_s = age_s - self._edges[-1]
-        self._area.append(self._area[-1] + (self._mass[-1] + below) / 2 * step_s)
+        age_s = max(age_s, math.nextafter(self._edges[-1], math.inf))
+        self._density.append((below - self._mass[-1]) / (age_s - self._edges[-1]))
         self._mass.append(below)
         self._edges.append(age_s)
 
 
-def _first_worth(
-    gain: Callable[[float], tuple[float, float]], near_s: float, far_s: float, *, enough: float
-) -> float:
-    """Finds where a gain that grows ever faster comes above 0; infinite if that is not before `far_s`.
-
-    By Newton's method from above, and by halving where the price has its corner.
-    """
-    at_s, (value, growth) = far_s, gain(far_s)
-    if value < 0:
-        return math.inf
-    for _ in range(_MOST_STEPS):
-        if 0 <= value <= enough:
-            break
-        if value > 0:
-            far_s = at_s
-        else:
-            near_s = at_s
-        at_s = at_s - value / growth if growth > 0 else near_s
-        if not near_s < at_s < far_s:
-            at_s = (near_s + far_s) / 2
-        value, growth = gain(at_s)
-    return at_s
+def _until(missing: float, growth: float, bend: float) -> float:
+    """Gives after what time nothing is missing: at first it shrinks by `growth` in a second, and that by `bend`."""
+    if missing <= 0:
+        return 0.0
+    root = math.sqrt(growth * growth + 2 * bend * missing)
+    if growth > 0:
+        return 2 * missing / (growth + root)
+    return (root - growth) / bend if bend > 0 else math.inf
 
 
 def _shared_anew(spans: Iterable[tuple[int, int, float]], pieces: list[float]) -> list[float]:
@@ -248,15 +229,3 @@ def _shared_anew(spans: Iterable[tuple[int, int, float]], pieces: list[float]) -
         for piece in range(first, end):
             shared[piece] += scale * pieces[piece]
     return shared
-
-
-def _ramp(past_s: float, width_s: float) -> float:
-    """Gives the share that has ended when ends are spread evenly over a width."""
-    return min(1.0, past_s / width_s)
-
-
-def _ramp_area(past_s: float, width_s: float) -> float:
-    """Gives the integral of `_ramp` from 0."""
-    if past_s <= width_s:
-        return past_s * past_s / (2 * width_s)
-    return past_s - width_s / 2

@@ -22,7 +22,6 @@ from bulkjobs.settings.values import (
     Secret,
     check_url,
     check_webhook,
-    default_pace,
     shown,
     visible,
 )
@@ -187,11 +186,6 @@ class Settings:
         """
         kept: dict[str, Any] = {each.name: values[each.name] for each in fields(cls) if each.name in values}
         return cls(**kept)
-
-    @property
-    def effective_pace(self) -> Rate | None:
-        """Is the short-term pace in force: as given, else 4 times the mean rate and at least 10 a second."""
-        return default_pace(self.rate) if self.pace == "default" else self.pace
 
     @property
     def effective_lockout_s(self) -> float:

@@ -158,4 +158,4 @@ class StdoutSink:
 
 
 def _lines(records: Sequence[JobRecord]) -> bytes:
-    return b"".join(json_line(record.as_dict()) for record in records)
+    return b"".join(json_line(record) for record in records)

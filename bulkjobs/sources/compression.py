@@ -7,6 +7,7 @@ them, with zeros between and behind them, as tapes and block devices do.
 from __future__ import annotations
 
 import bz2
+import functools
 import lzma
 import re
 import sys
@@ -41,7 +42,7 @@ class _Member(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-class _GzipMember:
+class _ZlibMember:
     """Gives `zlib` that interface."""
 
     def __init__(self) -> None:
@@ -64,6 +65,16 @@ class _GzipMember:
         text = self._member.decompress(self._tail + data if self._tail else data, max_length)
         self._tail = self._member.unconsumed_tail
         return text
+
+
+@functools.cache
+def _gzip_library() -> Callable[[], _Member]:
+    """Finds the faster library for gzip, if it is there: it takes 0.4 of the time of `zlib`."""
+    try:
+        from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor  # noqa: PLC0415 - an extra
+    except ImportError:
+        return _ZlibMember
+    return lambda: IgzipDecompressor(flag=DECOMP_GZIP)
 
 
 def _zstd_member(name: str) -> _Member:
@@ -94,7 +105,7 @@ class _Kind:
 
 _KINDS: Final = (
     # Lists of ids shrink to a third or a tenth.
-    _Kind("gzip", re.compile(rb"\x1f\x8b"), lambda _: _GzipMember(), 200),
+    _Kind("gzip", re.compile(rb"\x1f\x8b"), lambda _: _gzip_library()(), 200),
     # A frame; or one to be skipped, with which parallel compressors begin. These three do far better than gzip on
     # numbers without a gap: xz makes a 134th of a million of them.
     _Kind("zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), _zstd_member, 1_000),

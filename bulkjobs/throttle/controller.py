@@ -246,8 +246,8 @@ class Throttle:
 
     def job_opened(self, ticket: Ticket, job_id: str, now: float) -> None:
         """Turns a submit's slot into an open job."""
-        self.slot_settled(ticket)
-        self._job_opened(job_id, now)
+        held, ticket.holds_slot = ticket.holds_slot, False
+        self._job_opened(ticket, job_id, now, held=held)
 
     def slot_settled(self, ticket: Ticket) -> None:
         """Gives a submit's slot back if it was not turned into an open job."""
@@ -255,7 +255,9 @@ class Throttle:
             ticket.holds_slot = False
             self._slot_settled(ticket)
 
-    def _job_opened(self, job_id: str, now: float) -> None:
+    def _job_opened(self, _ticket: Ticket, job_id: str, now: float, *, held: bool) -> None:
+        if held:
+            self._slots.settled()
         self._slots.opened(job_id, now)
 
     def _slot_settled(self, _ticket: Ticket) -> None:

@@ -16,7 +16,7 @@ from bulkjobs.throttle.decisions import Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["GRACE_S", "Window", "last_count"]
+__all__ = ["GRACE_S", "Window", "last_count", "last_count_before"]
 
 GRACE_S: Final = 10.0
 """How long after we gave up on an answer the server may still count the request."""
@@ -27,6 +27,12 @@ def last_count(now: float, outcome: Outcome, grace_s: float) -> float | None:
     if outcome is Outcome.NOT_SENT:
         return None
     return now + grace_s if outcome is Outcome.UNKNOWN_END else now
+
+
+def last_count_before(now: float, start: float, end: float | None, grace_s: float) -> float:
+    """Gives the same of a request of an earlier process, of which no end may be known."""
+    # With the grace for all of them: an end may be that of an answer, or of our patience.
+    return (now if end is None else min(now, max(start, end))) + grace_s
 
 
 class Window:
@@ -64,8 +70,7 @@ class Window:
     def restore(self, now: float, history: Iterable[tuple[float, float | None]], grace_s: float) -> None:
         """Takes up the requests of an earlier process."""
         for start, end in history:
-            # With the grace for all of them: an end may be that of an answer, or of our patience.
-            last = (now if end is None else min(now, max(start, end))) + grace_s
+            last = last_count_before(now, start, end, grace_s)
             if last + self.window_s > now:
                 self._counted.append(last)
         heapify(self._counted)

@@ -218,7 +218,12 @@ _T = TypeVar("_T")
 
 
 def _parse(body: bytes, read: Callable[[Mapping[str, object]], _T]) -> _T | ErrorAnswer:
-    return read_answer(body, read_fields, read)
+    try:
+        fields = read_fields(body)
+        error = _error(fields)
+        return error if error is not None else read(fields)
+    except ValueError as exc:
+        raise _malformed(body, exc) from exc
 
 
 def read_answer(
@@ -226,7 +231,7 @@ def read_answer(
     open_up: Callable[[bytes], Mapping[str, object]],
     read: Callable[[Mapping[str, object]], _T],
 ) -> _T | ErrorAnswer:
-    """Reads an answer that may be an error.
+    """Reads an answer that may be an error and is more than a few fields.
 
     Args:
         body: the answer.
@@ -241,9 +246,13 @@ def read_answer(
         error = _error(lowered(fields.items()))
         return error if error is not None else read(fields)
     except ValueError as exc:
-        excerpt = f" It begins with {body[:_EXCERPT_BYTES]!r}." if body else ""
-        why = printable(str(exc), limit=200)
-        raise MalformedAnswer(f"The answer cannot be read: {why}.{excerpt}") from exc
+        raise _malformed(body, exc) from exc
+
+
+def _malformed(body: bytes, exc: ValueError) -> MalformedAnswer:
+    excerpt = f" It begins with {body[:_EXCERPT_BYTES]!r}." if body else ""
+    why = printable(str(exc), limit=200)
+    return MalformedAnswer(f"The answer cannot be read: {why}.{excerpt}")
 
 
 def _submission(fields: Mapping[str, object]) -> Submission:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from bulkjobs.model import JobId, JobState
 from bulkjobs.wire.json_answer import read_json
-from bulkjobs.wire.xml_answer import read_xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -75,6 +74,8 @@ def read_document(body: bytes) -> dict[str, object]:
     # White space first is legal; some gateways send it to keep a connection alive.
     text = body.removeprefix(_UTF8_BOM).lstrip()
     if text.startswith((b"<", *_UTF16_BOMS)):
+        from bulkjobs.wire.xml_answer import read_xml  # noqa: PLC0415 - lxml comes with it; most answers are JSON
+
         return read_xml(text)
     if text.startswith((b"{", b"[")):
         return read_json(text)
@@ -83,7 +84,11 @@ def read_document(body: bytes) -> dict[str, object]:
 
 def lowered(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     """Gives fields with their names in lower case."""
-    fields: dict[str, object] = {}
+    pairs = list(pairs)
+    fields: dict[str, object] = {name.lower(): value for name, value in pairs}
+    if len(fields) == len(pairs):
+        return fields
+    fields = {}
     for name, value in pairs:
         before = fields.setdefault(name.lower(), value)
         if before is not value and before != value:

@@ -6,12 +6,13 @@ A `Request` made here reaches the wire exactly as it stands; the transport adds 
 from __future__ import annotations
 
 import re
-from importlib import metadata
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from bulkjobs.errors import ConfigError
 from bulkjobs.model import JobId, Request, RequestKind
+from bulkjobs.version import __version__
 
 if TYPE_CHECKING:
     from bulkjobs.endpoints import Endpoint
@@ -46,18 +47,14 @@ _PARTLY_SECRET_PARAMETERS: Final = frozenset({"clientId", "webhook"})
 
 _SHORTEST_SECRET: Final = 12
 
+_ALIKE: Final = 8
+"""Of so many requests what is the same is kept: all submits of a run are alike but for their bodies."""
+
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 """Visible ASCII. RFC 9110 5.5 allows more, but no token has it, and a line break would add a header."""
 
 
-def _user_agent() -> str:
-    try:
-        return f"bulkjobs/{metadata.version('bulkjobs')}"
-    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        return "bulkjobs/0"
-
-
-_USER_AGENT: Final = _user_agent()
+_USER_AGENT: Final = f"bulkjobs/{__version__}"
 
 
 def submit_request(
@@ -87,7 +84,7 @@ def submit_request(
     url = base_url.rstrip("/") + endpoint.path
     if webhook is not None:
         url += "?webhook=" + quote(webhook, safe="")
-    headers = (*_common_headers(token, accept), ("Content-Type", endpoint.content_type))
+    headers = _submit_headers(token, accept, endpoint.content_type)
     return Request(kind=RequestKind.SUBMIT, method="POST", url=url, headers=headers, body=body)
 
 
@@ -202,11 +199,14 @@ def secrets_of(request: Request) -> tuple[str, ...]:
 
     The longest stands first, so that replacing them one after the other leaves no rest of any.
     """
+    return _secrets_in(request.url, request.headers)
+
+
+@lru_cache(maxsize=_ALIKE)
+def _secrets_in(url: str, headers: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     # A short token is that of a test, and masking it would change words and job ids of the answer.
-    found = {
-        value for name, value in request.headers if name == _TOKEN_HEADER and len(value) >= _SHORTEST_SECRET
-    }
-    for name, value in parse_qsl(urlsplit(request.url).query):
+    found = {value for name, value in headers if name == _TOKEN_HEADER and len(value) >= _SHORTEST_SECRET}
+    for name, value in parse_qsl(urlsplit(url).query):
         if name in _SECRET_PARAMETERS:
             found.add(value)
         if name in _PARTLY_SECRET_PARAMETERS:
@@ -214,6 +214,11 @@ def secrets_of(request: Request) -> tuple[str, ...]:
             parts = (value, *(part for _, part in parse_qsl(urlsplit(value).query)))
             found.update(part for part in parts if len(part) >= _SHORTEST_SECRET)
     return tuple(sorted(found, key=len, reverse=True))
+
+
+@lru_cache(maxsize=_ALIKE)
+def _submit_headers(token: str, accept: AnswerFormat, content_type: str) -> tuple[tuple[str, str], ...]:
+    return (*_common_headers(token, accept), ("Content-Type", content_type))
 
 
 def _common_headers(token: str, accept: AnswerFormat) -> tuple[tuple[str, str], ...]:

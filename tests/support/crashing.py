@@ -108,6 +108,12 @@ def _wrap(owner: Any, name: str, *, before: str | None = None, after: str | None
 
 
 def _mark_places() -> None:
+    from bulkjobs import delivery
+    from bulkjobs.ledger import writer
+
+    # Nothing gathers, so that there is a moment to die between any two changes.
+    writer._TURNS_TO_GATHER = 0  # type: ignore[misc]
+    delivery._GATHER_S = 0.0  # type: ignore[misc]
     _mark_opening()
     _mark_source()
     _mark_submission()
@@ -153,14 +159,15 @@ def _wrap_blocks(source: Any, *, pieces: bool) -> None:
 
 
 def _mark_submission() -> None:
+    from aiohttp.client_proto import ResponseHandler
+
     from bulkjobs import api, worker
     from bulkjobs.account.gate import Gate
     from bulkjobs.ledger.ledger import Ledger
-    from bulkjobs.model import Phase, RequestKind
+    from bulkjobs.model import RequestKind
 
     _wrap(Gate, "admit", after="permit_taken")
-    _wrap(api, "_on_created", after="connected")
-    _wrap(api, "_on_reused", after="connected")
+    _wrap(api.HttpTransport, "_connected", after="connected")
     _wrap(Ledger, "begin_attempt", before="intent_wanted", after="intent_durable")
     _wrap(worker, "judge", before="answer_read")
     _wrap(Ledger, "end_attempt", before="outcome_wanted", after="outcome_committed")
@@ -172,24 +179,34 @@ def _mark_submission() -> None:
         return await request(self, what, **named)
 
     transport.request = submit
-    trail: Any = api._Trail
-    original = trail.reached
+    connection: Any = ResponseHandler
+    read = connection.read
 
-    def reached(self: Any, phase: Any) -> None:
-        original(self, phase)
-        if phase is Phase.STATUS_READ and _submitting.get():
+    async def read_status(self: Any) -> Any:
+        message = await read(self)
+        if _submitting.get():
             _reach("status_read")
+        return message
 
-    trail.reached = reached
+    connection.read = read_status
 
 
 def _mark_delivery() -> None:
     sinks: Any = importlib.import_module("bulkjobs.sinks.jsonl")
-    _wrap(sinks.JsonLinesSink, "write", after="sink_written")
+    write = sinks.JsonLinesSink.write
+
+    async def write_records(self: Any, records: Any) -> int:
+        position: int = await write(self, records)
+        for _ in records:  # the n-th record counts, in whatever group it is
+            _reach("sink_written")
+        return position
+
+    sinks.JsonLinesSink.write = write_records
     write_all: Callable[[int, bytes], None] = sinks.write_all
 
     def write_half(descriptor: int, content: bytes) -> None:
-        if _due("sink_half_written"):
+        due = [_due("sink_half_written") for _ in range(content.count(b"\n"))]  # as above
+        if any(due):
             write_all(descriptor, content[: len(content) // 2])
             _die()
         write_all(descriptor, content)

@@ -142,8 +142,6 @@ class Client:
         self.requests: dict[RequestKind, int] = dict.fromkeys(RequestKind, 0)
         self.token_s = 0.0
         """Of all requests together, from start to end."""
-        self.submit_s = 0.0
-        """Of the submissions among them."""
 
     def start(self) -> None:
         """Starts every process."""
@@ -267,12 +265,10 @@ class Client:
             return
         process.in_flight.remove(request)
         request.ended_utc = now + self._wall_s
-        taken_s = now - request.begun_at
-        self.token_s += taken_s
+        self.token_s += now - request.begun_at
         answer = None if request.lost else request.answer
         self._report(request, answer)
         if request.question is None:
-            self.submit_s += taken_s
             self._end_submit(request, answer)
         else:
             self._end_question(request, request.question, answer)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from bulkjobs.errors import LedgerError
 from bulkjobs.ledger.schema import Database
-from bulkjobs.ledger.writer import _MOST_IN_A_GROUP, Keeper, Operation, Writer, _Entry, _Outcome
+from bulkjobs.ledger.writer import Keeper, Writer, _Outcome
 from bulkjobs.testing import _TICK_S, VirtualClockLoop
 from support.simulation.changes import WatchedDatabase
 from support.simulation.process import Process
@@ -32,8 +32,6 @@ PROCESS: ContextVar[Process] = ContextVar("PROCESS")
 """The simulated process that the running task belongs to; tasks and callbacks inherit it."""
 
 _T = TypeVar("_T")
-_Row = TypeVar("_Row")
-_Result = TypeVar("_Result")
 
 _MOST_PASSES: Final = 20_000_000
 """A loop that turns this often without an end waits for nothing; a run of thousands of chunks takes a hundredth."""
@@ -146,7 +144,6 @@ class LoopWriter(Writer):
         self._clock = None  # nothing happens outside of the loop
         self._process = PROCESS.get()
         self._database: WatchedDatabase | None = None
-        self._gathering: list[_Entry] = []
         self._due: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -160,22 +157,11 @@ class LoopWriter(Writer):
             self._fault = error if isinstance(error, LedgerError) else self._broken(error)
             raise self._fault from error
 
-    async def do(self, operation: Operation[_Row, _Result], row: _Row) -> _Result:
-        self._check()
-        future: asyncio.Future[_Result] = self._loop.create_future()
-        self._gather(_Entry(operation, row, future))
-        return await future
-
-    def post(self, operation: Operation[_Row, _Result], row: _Row) -> None:
-        self._check()
-        self._gather(_Entry(operation, row, None))
-
     async def close(self) -> None:
         if self._closing or self._database is None:
             return
         self._closing = True
-        while self._gathering:
-            self._flush()
+        self._flush()
         try:
             if self._fault is None:
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -185,25 +171,22 @@ class LoopWriter(Writer):
         if self._fault is not None:
             raise LedgerError(*self._fault.args)
 
-    def _gather(self, entry: _Entry) -> None:
-        self._gathering.append(entry)
-        if self._due is None:
-            self._due = self._loop.call_later(self._process.disk_s(), self._flush)
+    def _gather(self, _turns: int) -> None:
+        self._due = self._loop.call_later(self._process.disk_s(), self._flush)
 
     def _flush(self) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        group = self._gathering[:_MOST_IN_A_GROUP]
-        del self._gathering[:_MOST_IN_A_GROUP]
+        group, self._waiting = self._waiting, []
         if not group:
             return
         assert self._database is not None
         self._process.step("before a commit")
         self._write(self._database, group)
         self._process.step("after a commit")
-        if self._gathering:
-            self._due = self._loop.call_later(0.0, self._flush)
 
-    def _tell(self, outcomes: Sequence[_Outcome]) -> None:
-        cast("SimulationLoop", self._loop).after(self._process.disk_s(), self._resolve, outcomes)
+    def _call_loop(
+        self, function: Callable[[Sequence[_Outcome]], None], outcomes: Sequence[_Outcome]
+    ) -> None:
+        cast("SimulationLoop", self._loop).after(self._process.disk_s(), function, outcomes)
