@@ -8,6 +8,8 @@ import pytest
 from support.postgres import Postgres, running_postgres
 from support.s3 import S3Server, running_s3
 
+from bulkjobs.ledger import reserve
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
@@ -23,8 +25,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Is a server that speaks S3, started when the first test asks for it."""
     with running_s3(tmp_path_factory.mktemp("s3")) as server:
         yield server
-
-from bulkjobs.ledger import reserve
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
