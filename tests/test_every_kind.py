@@ -7,8 +7,10 @@ import gzip
 import json
 import lzma
 from collections.abc import Callable
+from contextlib import aclosing, closing
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +19,14 @@ from backports import zstd
 from support.simulated import BASE_URL, LOGIN_URL, TOKEN, Account, SimulatedTransport, json_lines
 
 import bulkjobs
-from bulkjobs import Client, ConfigError, Secret, Settings
+from bulkjobs import Client, ConfigError, Secret, Settings, checkpoint
 from bulkjobs.audit import audit_run, explain_id
+from bulkjobs.checkpoint import Checkpoints
+from bulkjobs.chunking import Chunker
+from bulkjobs.halt import Halt
+from bulkjobs.reading import InvalidReport, Reading
 from bulkjobs.simulator import Service, ServiceConfig, Span
+from bulkjobs.sources import FileSource
 from bulkjobs.testing import VirtualClock, run_virtual
 
 IDS = range(700_001, 700_026)
@@ -134,3 +141,58 @@ def test_another_column_is_another_run(tmp_path: Path, service):
         with pytest.raises(ConfigError, match="was begun with column 'id', not"):
             submit(service, run, path, settings=replace(SETTINGS, column=column))
     assert json.loads((run / "summary.json").read_text())["ids"]["accepted"] == 1
+
+
+MANY = range(10**7, 10**7 + 400_000)
+
+
+def many(kind: str, path: Path) -> int | None:
+    """Writes several blocks of a kind that can be read on, with an invalid id near the end; gives the column."""
+    ids = [*map(str, MANY[:-1]), "x"]
+    if kind == "text":
+        path.write_text("\n".join(ids))
+    elif kind == "CSV":
+        path.write_text("".join(f'"a\nb",{one}\n' for one in ids))
+    else:
+        pq.write_table(pa.table({"name": ["Ada"] * len(ids), "id": ids}), path, row_group_size=150_000)
+    return None if kind == "text" else 2
+
+
+@pytest.mark.parametrize("kind", ["text", "CSV", "Parquet"])
+async def test_what_can_be_read_on_is_read_on_where_it_was(kind, tmp_path: Path):
+    """The chunks and the report are those of a reading without an interruption, and not all was read again."""
+    path, passed = tmp_path / "ids", 370  # in the last block
+    column = many(kind, path)
+
+    async def read(
+        folder: Path, *, last: int = 0, stop: int = 0
+    ) -> tuple[list[tuple[object, ...]], str | None]:
+        report = InvalidReport(tmp_path / f"{folder.name}.jsonl")
+        reading = Reading(
+            [FileSource(path, column=column)],
+            Chunker(1_000, dedupe=True),
+            halt=Halt(),
+            emit=lambda _event: None,
+            broke_off=lambda _position: None,
+            checkpoints=Checkpoints(folder),
+        )
+        start, chunks = reading.start(last, report), []
+        with closing(report):
+            async with aclosing(reading.chunks(report, start)) as cut:
+                async for chunk in cut:
+                    chunks.append((chunk.ordinal, chunk.digest, chunk.line, chunk.tally))
+                    if chunk.ordinal == stop:
+                        break
+                else:
+                    report.finish()
+        return chunks, None if start is None else start.mark
+
+    with mock.patch.multiple(checkpoint, _LEAST_BYTES=0, _READ_PER_WRITTEN=0):
+        whole, _ = await read(tmp_path / "whole")
+        before, _ = await read(tmp_path / "parts", stop=passed)
+        behind, mark = await read(tmp_path / "parts", last=passed)
+    assert mark is not None
+    assert before == whole[:passed]
+    assert behind == whole[behind[0][0] - 1 :]
+    assert 1 < behind[0][0] <= passed + 1
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes() != b""

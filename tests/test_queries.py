@@ -240,7 +240,7 @@ def test_a_missing_library_is_told_by_the_name_of_the_extra(monkeypatch):
 
 
 def test_leaving_in_the_middle_ends_the_query(postgres):
-    source = PostgresSource(postgres.url(), "SELECT n FROM generate_series(1, 100000000) n -- left alone")
+    source = PostgresSource(postgres.url(), "SELECT generate_series(1, 100000000) -- left alone")
 
     async def main():
         async with aclosing(source.blocks()) as blocks:

@@ -199,7 +199,12 @@ class _WebReader(io.RawIOBase):
         wanted = None if size is None or size < 0 else size
         parts: list[bytes] = []
         while wanted is None or wanted > 0:
-            part = self._part(wanted)
+            try:
+                part = self._part(wanted)
+            except SourceError:
+                if not parts:
+                    raise
+                break  # what came before it is good; the next read meets it again
             if not part:
                 break
             parts.append(part)

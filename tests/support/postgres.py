@@ -79,9 +79,7 @@ def _served(binaries: Path, folder: Path) -> Iterator[Postgres]:
     if user is not None:
         owner = pwd.getpwnam(user)
         if "site-packages" in binaries.parts:  # which another user may not be able to reach
-            tree = folder / "server"
-            shutil.copytree(binaries.parent, tree, ignore=shutil.ignore_patterns("include"))
-            binaries = tree / "bin"
+            binaries = _copied(binaries, folder / "server")
         os.chown(folder, owner.pw_uid, owner.pw_gid)
         folder.chmod(0o755)
     data, port, log = folder / "data", unused_port(), folder / "log"
@@ -105,6 +103,15 @@ def _served(binaries: Path, folder: Path) -> Iterator[Postgres]:
         finally:
             process.send_signal(signal.SIGQUIT)  # at once: nobody wants what it holds
             process.wait(_PATIENCE_S)
+
+
+def _copied(binaries: Path, folder: Path) -> Path:
+    """Copies the server of the package, with the libraries beside it, to where it finds them likewise."""
+    package = binaries.parent.parent
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns("include", "*.pyc"))
+    return folder / binaries.relative_to(package.parent)
 
 
 def _await_start(process: subprocess.Popen[bytes], log: Path) -> None:
