@@ -7,14 +7,15 @@ import errno
 import os
 import random
 import shutil
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.simulated import BASE_URL, LOGIN_URL, TOKEN, Account, SimulatedTransport, crash_image, json_lines
+from support.simulated import BASE_URL, LOGIN_URL, TOKEN, SimulatedTransport, crash_image, json_lines
+from support.world import FIRST_ID, SimulatedWorld
 
 from bulkjobs.engine import Engine
 from bulkjobs.errors import ConfigError, LedgerError, LedgerLocked, SinkError, SourceChanged
@@ -33,15 +34,13 @@ from bulkjobs.events import (
 from bulkjobs.exits import Exit
 from bulkjobs.ledger import read_run
 from bulkjobs.model import Evidence, JobRecord, JobState, Request, RunSummary
-from bulkjobs.ports import Sink, Source
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Rate, Secret, Settings
 from bulkjobs.simulator import FaultPlan, Limit, Service, ServiceConfig, Span
 from bulkjobs.sinks import open_sink
 from bulkjobs.sources import FileSource, open_sources
-from bulkjobs.testing import FakeTransport, VirtualClock, answered, run_virtual
+from bulkjobs.testing import FakeTransport, answered, run_virtual
 
-FIRST_ID = 5_000_001
 FREE = Settings(
     on_unknown="hold",
     base_url=BASE_URL,
@@ -65,81 +64,13 @@ def at_once(**more: Any) -> ServiceConfig:
     return ServiceConfig(job_time=Span(min_s=0.0, max_s=0.0), **more)
 
 
-class World:
-    """A service, a source of ids and a run directory, at which one engine after the other works."""
+class World(SimulatedWorld):
+    """Is what outlives an engine, and what the server has counted."""
 
     def __init__(
         self, tmp_path: Path, config: ServiceConfig, *, chunks: int, settings: Settings = FREE
     ) -> None:
-        self.tmp_path = tmp_path
-        self.service = Service(config)
-        self.clock = VirtualClock()
-        self.settings = settings
-        size = settings.chunk_size or 0
-        self.ids = range(FIRST_ID, FIRST_ID + chunks * size)
-        self.source = tmp_path / "ids.txt"
-        self.source.write_text("\n".join(map(str, self.ids)) + "\n")
-        self.run_dir = tmp_path / "run"
-        self.events: list[Event] = []
-        self.transport = self.new_transport()
-
-    def __enter__(self) -> World:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.service.close()
-
-    def new_transport(self, on_leaving: Callable[[Request], Any] | None = None) -> SimulatedTransport:
-        self.transport = SimulatedTransport(
-            self.service,
-            clock=self.clock,
-            request_timeout_s=self.settings.request_timeout_s,
-            on_leaving=on_leaving,
-        )
-        return self.transport
-
-    def engine(
-        self,
-        *,
-        sources: Sequence[Source] | None = None,
-        sinks: Sequence[Sink] | None = None,
-        observe: Callable[[Event], None] | None = None,
-        transport: Any = None,
-        **changed: Any,
-    ) -> Engine:
-        run_dir = RunDir(self.run_dir)
-        return Engine(
-            replace(self.settings, **changed),
-            run_dir,
-            sources=[FileSource(self.source)] if sources is None else sources,
-            sinks=[open_sink(run_dir.jobs)] if sinks is None else sinks,
-            observers=[self.events.append, *([observe] if observe else [])],
-            clock=self.clock,
-            transport=transport or self.transport,
-            jitter=random.Random(1),
-        )
-
-    def go(self, main: Coroutine[Any, Any, Any]) -> Any:
-        """Runs something on virtual time; what comes next begins where it ended."""
-
-        async def timed() -> Any:
-            try:
-                return await main
-            finally:
-                elapsed.append(now())
-
-        elapsed: list[float] = []
-        try:
-            return run_virtual(timed())
-        finally:
-            self.clock.epoch_utc += sum(elapsed)
-
-    def seen(self, kind: type[Any]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    def check(self) -> dict[str, Any]:
-        utc = self.clock.epoch_utc + 1e9  # the books are read after everything else
-        return Account.of(self.run_dir, self.service, utc).check(self.ids)
+        super().__init__(tmp_path, config, chunks=chunks, settings=settings)
 
     @property
     def books(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.telling import HandClock
 
 from bulkjobs.errors import InternalError, LedgerError
 from bulkjobs.ledger import DATABASE_NAME, Ledger, Settled, Settlement, read_run, summarise
@@ -36,11 +37,6 @@ from bulkjobs.splitting import parts_of
 NOW = 1_800_000_000.0
 TOO_LARGE = NotApplied(cause=Cause.TOO_LARGE, reason="HTTP 413.")
 HELD = Unknown(reason="There was no answer.")
-
-
-class Clock:
-    def utc(self) -> float:
-        return NOW
 
 
 def a_chunk(ordinal: int, ids: int = 4, **more: Any) -> Chunk:
@@ -78,7 +74,7 @@ RESUBMITTED = Settlement(how=Settled.RESUBMITTED, reason="A person takes the ris
 
 @pytest.fixture
 async def ledger(tmp_path: Path) -> Any:
-    async with await Ledger.open(tmp_path / "run", clock=Clock()) as opened:
+    async with await Ledger.open(tmp_path / "run", clock=HandClock(NOW)) as opened:
         await opened.create_run({"endpoint": "contacts"})
         await opened.begin_session()
         yield opened
@@ -207,12 +203,12 @@ async def test_only_a_chunk_in_flight_can_be_split_and_only_once(
 
 
 async def test_a_part_that_was_in_flight_at_a_crash_is_held(tmp_path: Path) -> None:
-    async with await Ledger.open(tmp_path / "run", clock=Clock()) as ledger:
+    async with await Ledger.open(tmp_path / "run", clock=HandClock(NOW)) as ledger:
         await ledger.create_run({"endpoint": "contacts"})
         await ledger.begin_session()
         parts = await split(ledger, a_chunk(1))
         await ledger.begin_attempt(parts[1].ordinal, 1)
-    async with await Ledger.open(tmp_path / "run", clock=Clock()) as ledger:
+    async with await Ledger.open(tmp_path / "run", clock=HandClock(NOW)) as ledger:
         assert await ledger.begin_session() == 1
         assert (await states(ledger))[parts[1].ordinal] is ChunkState.HELD
         assert [row.chunk for row in await ledger.held(0, 9)] == [parts[1].ordinal]
@@ -355,13 +351,13 @@ async def test_a_held_part_is_settled_like_a_chunk(ledger: Ledger) -> None:
 
 
 async def test_a_settlement_outlives_the_process(tmp_path: Path) -> None:
-    async with await Ledger.open(tmp_path / "run", clock=Clock()) as ledger:
+    async with await Ledger.open(tmp_path / "run", clock=HandClock(NOW)) as ledger:
         await ledger.create_run({"endpoint": "contacts"})
         await ledger.begin_session()
         await sent(ledger, a_chunk(1), HELD)
         await ledger.settle(1, ADOPTED, job=job("job1", JobState.PROCESSING))
         assert [one.job_id for one in read_run(tmp_path / "run").open_jobs] == ["job1"]
-    async with await Ledger.open(tmp_path / "run", clock=Clock()) as ledger:
+    async with await Ledger.open(tmp_path / "run", clock=HandClock(NOW)) as ledger:
         assert await states(ledger) == {1: ChunkState.ACCEPTED}
         assert len(await ledger.undelivered(0, 9)) == 1
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.simulated import BASE_URL, LOGIN_URL, TOKEN, SimulatedTransport
+from support.telling import NOON, HandClock, accepted
 
 from bulkjobs.__main__ import main
 from bulkjobs.engine import Engine
 from bulkjobs.errors import ConfigError
 from bulkjobs.events import (
     AttemptNotApplied,
-    ChunkAccepted,
     ChunkHeld,
     ChunkRefused,
     ChunkSettled,
@@ -40,7 +40,7 @@ from bulkjobs.events import (
     SubmitsPaused,
 )
 from bulkjobs.exits import Exit
-from bulkjobs.model import Cause, JobRecord, JobState, RunSummary
+from bulkjobs.model import Cause, JobState, RunSummary
 from bulkjobs.observers.figures import METRICS
 from bulkjobs.observers.metrics import MetricsObserver
 from bulkjobs.rundir import RunDir
@@ -50,39 +50,8 @@ from bulkjobs.sinks import open_sink
 from bulkjobs.sources import FileSource
 from bulkjobs.testing import VirtualClock, run_virtual
 
-NOON = 1_800_000_000.0
 STARTED = RunStarted(run_id="r1", run_dir="ids.run", resumed=False, held_at_start=0)
 LOCKED = LockedOut(until_utc=NOON + 309, wait_s=309.0, reason="Status 429.")
-
-
-class HandClock:
-    def __init__(self):
-        self.now = NOON
-
-    def utc(self):
-        return self.now
-
-
-def record(chunk, ids=100):
-    return JobRecord(
-        run_id="r1",
-        chunk=chunk,
-        digest="d" * 64,
-        job_id=f"job{chunk}",
-        status="accepted",
-        type="contacts",
-        endpoint="contacts",
-        ids=ids,
-        first_id="8800001",
-        last_id="8800002",
-        source="ids.txt",
-        attempt=1,
-        accepted_at="2027-01-15T12:00:00Z",
-    )
-
-
-def accepted(chunk=1, elapsed_s=0.5):
-    return ChunkAccepted(record=record(chunk), elapsed_s=elapsed_s)
 
 
 def read(count, *, finished=False):
@@ -274,7 +243,9 @@ def test_the_limit_is_the_one_in_force(metrics):
 
 def test_answers_of_submits_are_a_histogram(metrics):
     times = (0.05, 0.3, 0.4, 900.0)
-    seen = metrics(STARTED, opened(), *(accepted(n, elapsed_s) for n, elapsed_s in enumerate(times)))
+    seen = metrics(
+        STARTED, opened(), *(accepted(n, elapsed_s=elapsed_s) for n, elapsed_s in enumerate(times))
+    )
     buckets = labelled(seen, "bulkjobs_submit_answer_seconds_bucket")
     assert (buckets["0.05"], buckets["0.25"], buckets["0.5"]) == (1, 1, 3)
     assert (buckets["300.0"], buckets["+Inf"]) == (3, 4)

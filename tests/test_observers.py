@@ -6,15 +6,17 @@ import dataclasses
 import io
 import json
 import time
+from functools import partial
 from typing import get_args
 
 import pytest
 from rich.console import Console
+from support import telling
+from support.telling import NOON, HandClock
 
 from bulkjobs.events import (
     AttemptNotApplied,
     BaselineMissing,
-    ChunkAccepted,
     ChunkHeld,
     ChunkPlanned,
     ChunkRefused,
@@ -45,14 +47,12 @@ from bulkjobs.events import (
     SubmitsResumed,
     TokenRefreshed,
 )
-from bulkjobs.model import Cause, JobRecord, JobState, RunSummary
+from bulkjobs.model import Cause, JobState, RunSummary
 from bulkjobs.observers import LogObserver, ProgressObserver
 from bulkjobs.observers.progress import state_line
 from bulkjobs.observers.totals import Totals, eta_text, one_line
 from bulkjobs.observers.wording import Level, say
 from bulkjobs.planning import Eta
-
-NOON = 1_800_000_000.0 - 1_800_000_000.0 % 86_400 + 43_200
 
 
 @pytest.fixture(autouse=True)
@@ -65,34 +65,7 @@ def _utc(monkeypatch):
     time.tzset()
 
 
-class HandClock:
-    def __init__(self):
-        self.now = NOON
-
-    def utc(self):
-        return self.now
-
-
-def record(chunk=1, ids=10_000):
-    return JobRecord(
-        run_id="r1",
-        chunk=chunk,
-        digest="d" * 64,
-        job_id=f"job{chunk}",
-        status="accepted",
-        type="contacts",
-        endpoint="contacts",
-        ids=ids,
-        first_id="1",
-        last_id="2",
-        source="ids.txt",
-        attempt=1,
-        accepted_at="2027-01-15T12:00:00Z",
-    )
-
-
-def accepted(chunk=1, remark=None):
-    return ChunkAccepted(record=record(chunk), elapsed_s=0.5, remark=remark)
+accepted = partial(telling.accepted, ids=10_000)
 
 
 def not_sent(attempt=1):
@@ -268,7 +241,7 @@ def test_json_carries_the_record_flat():
         "ts": time.strftime("%Y-%m-%dT12:00:00.000Z", time.gmtime(NOON)),
         "level": "debug",
         "event": "chunk_accepted",
-        **record().as_dict(),
+        **accepted().record.as_dict(),
         "elapsed_s": 0.5,
         "remark": None,
     }

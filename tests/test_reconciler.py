@@ -8,22 +8,15 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.simulated import (
-    BASE_URL,
-    LOGIN_URL,
-    TOKEN,
-    Account,
-    SimulatedTransport,
-    crash_image,
-    json_lines,
-)
+from support.simulated import BASE_URL, LOGIN_URL, TOKEN, crash_image, json_lines
+from support.world import SimulatedWorld
 
 from bulkjobs.engine import Engine
 from bulkjobs.errors import ConfigError, LedgerLocked, SourceChanged, SourceError
@@ -39,16 +32,12 @@ from bulkjobs.exits import Exit
 from bulkjobs.ledger import Ledger, read_run
 from bulkjobs.model import Evidence, Phase, Request, RequestKind, RunSummary
 from bulkjobs.nonce import nonce_of
-from bulkjobs.ports import Source
 from bulkjobs.reconciler import Orders
-from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Secret, Settings
-from bulkjobs.simulator import FaultPlan, Limit, Service, ServiceConfig, Span
-from bulkjobs.sinks import open_sink
-from bulkjobs.sources import FileSource, open_sources
-from bulkjobs.testing import VirtualClock, run_virtual
+from bulkjobs.simulator import FaultPlan, Limit, ServiceConfig, Span
+from bulkjobs.sources import open_sources
+from bulkjobs.testing import VirtualClock
 
-FIRST_ID = 5_000_001
 SETTLE_S = 600.0
 SETTINGS = Settings(
     base_url=BASE_URL,
@@ -70,74 +59,13 @@ def config(*faults: str, late_s: float = 240.0, **more: Any) -> ServiceConfig:
     return ServiceConfig(faults=FaultPlan.of(*faults, late_s=late_s), **more)
 
 
-class World:
-    """A service, a source of ids and a run directory, at which one session after the other works."""
+class World(SimulatedWorld):
+    """Is what outlives a session, and what it left in its files."""
 
     def __init__(
         self, tmp_path: Path, service: ServiceConfig, *, chunks: int = 6, settings: Settings = SETTINGS
     ) -> None:
-        self.tmp_path = tmp_path
-        self.service = Service(service)
-        self.clock = VirtualClock()
-        self.settings = settings
-        self.ids = range(FIRST_ID, FIRST_ID + chunks * (settings.chunk_size or 0))
-        self.source = tmp_path / "ids.txt"
-        self.source.write_text("\n".join(map(str, self.ids)) + "\n")
-        self.run_dir = tmp_path / "run"
-        self.events: list[Event] = []
-        self.transport = self.new_transport()
-        self.baseline_jobs = 0
-
-    def __enter__(self) -> World:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.service.close()
-
-    def new_transport(self, on_leaving: Callable[[Request], Any] | None = None) -> SimulatedTransport:
-        self.transport = SimulatedTransport(
-            self.service,
-            clock=self.clock,
-            request_timeout_s=self.settings.request_timeout_s,
-            on_leaving=on_leaving,
-        )
-        return self.transport
-
-    def engine(
-        self,
-        *,
-        sources: list[Source] | None = None,
-        sinks: list[Any] | None = None,
-        observe: Callable[[Event], None] | None = None,
-        run_dir: Path | None = None,
-        **changed: Any,
-    ) -> Engine:
-        folder = RunDir(run_dir or self.run_dir)
-        return Engine(
-            replace(self.settings, **changed),
-            folder,
-            sources=[FileSource(self.source)] if sources is None else sources,
-            sinks=[open_sink(folder.jobs)] if sinks is None else sinks,
-            observers=[self.events.append, *([observe] if observe else [])],
-            clock=self.clock,
-            transport=self.transport,
-            jitter=random.Random(1),
-        )
-
-    def go(self, main: Coroutine[Any, Any, Any]) -> Any:
-        """Runs something on virtual time; what comes next begins where it ended."""
-
-        async def timed() -> Any:
-            try:
-                return await main
-            finally:
-                elapsed.append(asyncio.get_running_loop().time())
-
-        elapsed: list[float] = []
-        try:
-            return run_virtual(timed())
-        finally:
-            self.clock.epoch_utc += sum(elapsed)
+        super().__init__(tmp_path, service, chunks=chunks, settings=settings)
 
     def submit(self, **changed: Any) -> RunSummary:
         summary: RunSummary = self.go(self.engine(**changed).run())
@@ -151,9 +79,6 @@ class World:
         engine = self.engine(sources=[], **changed)
         summary: RunSummary = self.go(engine.settle(orders or Orders()))
         return summary
-
-    def seen(self, kind: type[Any]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
 
     @property
     def held(self) -> list[dict[str, Any]]:
@@ -171,14 +96,9 @@ class World:
     def submits(self) -> int:
         return int(self.service.totals()["requests"]["submit"])
 
-    def check(self) -> dict[str, Any]:
-        utc = self.clock.epoch_utc + 1e9  # the books are read after everything else
-        return Account.of(self.run_dir, self.service, utc).check(self.ids)
-
     def jobs_nobody_knows(self) -> list[str]:
         """Gives the jobs that the service made for us and that stand in no record."""
-        bodies = Account.of(self.run_dir, self.service, self.clock.epoch_utc + 1e9).bodies
-        return sorted(set(bodies) - {record["job_id"] for record in self.records})
+        return sorted(set(self.account.bodies) - {record["job_id"] for record in self.records})
 
 
 async def crash(world: World, engine: Engine, *, when: Callable[[Request], bool]) -> bool:

@@ -3,16 +3,14 @@
 import json
 
 import pytest
+from support.telling import HandClock
 
 from bulkjobs.ledger import Ledger, summarise
 from bulkjobs.model import Accepted, Chunk, Evidence, JobId, JobState, Phase, Refused, Tally, Unknown
 from bulkjobs.reports import write_reports
 from bulkjobs.rundir import RunDir
 
-
-class Clock:
-    def utc(self):
-        return 1_767_225_600.0  # 2026-01-01
+NOW = 1_767_225_600.0  # 2026-01-01
 
 
 @pytest.fixture
@@ -22,7 +20,7 @@ def run_dir(tmp_path):
 
 @pytest.fixture
 async def ledger(run_dir):
-    async with await Ledger.open(run_dir.path, clock=Clock()) as ledger:
+    async with await Ledger.open(run_dir.path, clock=HandClock(NOW)) as ledger:
         await ledger.create_run({"endpoint": "contacts"})
         await ledger.begin_session()
         yield ledger
