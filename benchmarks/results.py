@@ -126,9 +126,10 @@ def rounds_of(lines: Iterable[Line], case: str) -> list[Line]:
     return [line for line in lines if line["kind"] == "round" and line["case"] == case]
 
 
-def write(lines: Iterable[Line], path: Path) -> None:
-    """Writes the results."""
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+def write(lines: Iterable[Line], path: Path, *, more: bool = False) -> None:
+    """Writes results, or with `more` adds them to what is there."""
+    with path.open("a" if more else "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def read(path: Path) -> list[Line]:
