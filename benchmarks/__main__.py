@@ -34,13 +34,13 @@ _BEGIN: Final = "<!-- figures: written by `python -m benchmarks --update-readme`
 _END: Final = "<!-- end of figures -->"
 
 
-def measure(names: Sequence[str], scale: Scale, rounds: int, folder: Path | None) -> list[Line]:
-    """Plays suites and gives the lines of the results; each table is printed as it is done.
+def measure(names: Sequence[str], scale: Scale, rounds: int, folder: Path | None, path: Path) -> None:
+    """Plays suites; each case is written to the results and printed as it is done.
 
     Raises:
         WrongResult: a contender did not do what it should.
     """
-    lines = [results.about(scale, max(rounds, 1))]
+    results.write([results.about(scale, max(rounds, 1))], path)
     for name in names:
         suite = ROSTER[name]
         with (
@@ -52,9 +52,8 @@ def measure(names: Sequence[str], scale: Scale, rounds: int, folder: Path | None
                 play(case, Path(place), rounds=rounds, seed=scale.seed, tell=told.append)
                 told = [{"kind": "round", "suite": name, **line} for line in told]
                 summary = results.case_line(case, told, absent(case), suite)
-                lines += [summary, *told]
+                results.write([summary, *told], path, more=True)
                 print(_tables(summary, told), flush=True)
-    return lines
 
 
 def _tables(case: Line, rounds: Sequence[Line]) -> str:
@@ -63,11 +62,9 @@ def _tables(case: Line, rounds: Sequence[Line]) -> str:
 
 
 def show(lines: Sequence[Line], out: Path) -> None:
-    """Writes results, tables, pictures and the page into a folder."""
-    path = out / "results.jsonl"
-    results.write(lines, path)
+    """Writes tables, pictures and the page into the folder that has the results."""
     (out / "results.md").write_text(document(lines), encoding="utf-8")
-    pictures = apart(draw, path, out) if can_draw() else []
+    pictures = apart(draw, out / "results.jsonl", out) if can_draw() else []
     goodput = [name for name in ("goodput.png",) if (out / name).is_file()]
     (out / "index.html").write_text(
         page(lines, [out / name for name in [*pictures, *goodput]]), encoding="utf-8"
@@ -155,15 +152,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(given: argparse.Namespace, scale: Scale, out: Path) -> int:
     names = given.suites or [*ROSTER, _GOODPUT]
     suites = [name for name in names if name != _GOODPUT]
+    path = out / "results.jsonl"
     try:
-        lines = (
-            results.read(given.show)
-            if given.show
-            else measure(suites, scale, 0 if given.smoke else given.rounds, given.dir)
-        )
+        if given.show is None:
+            measure(suites, scale, 0 if given.smoke else given.rounds, given.dir, path)
+        elif given.show.resolve() != path.resolve():
+            shutil.copyfile(given.show, path)
     except WrongResult as wrong:
         sys.stderr.write(f"wrong result: {wrong}\n")
         return 1
+    lines = results.read(path)
     if _GOODPUT in names and not given.show and _goodput(out, smoke=given.smoke):
         return 1
     show(lines, out)

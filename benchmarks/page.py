@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from benchmarks.table import bars_table, case_table
 
 __all__ = ["page", "table_of"]
 
+_CODE: Final = re.compile("`([^`]+)`")
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1rem; }
@@ -80,4 +82,5 @@ def _row(line: str, tag: str) -> str:
 def _cell(text: str, tag: str) -> str:
     kind = {"met": "met", "aim met": "met", "not met": "missed"}.get(text)
     opened = tag if kind is None else f'{tag} class="{kind}"'
-    return f"<{opened}>{html.escape(text)}</{tag}>"
+    inside = _CODE.sub(r"<code>\1</code>", html.escape(text))
+    return f"<{opened}>{inside}</{tag}>"

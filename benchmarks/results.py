@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,9 @@ def about(scale: Scale, rounds: int) -> Line:
         "cpus": os.cpu_count(),
         "load_before": [round(load, 2) for load in os.getloadavg()],
         "libraries": {name: version for name in _LIBRARIES if (version := _version(name)) is not None},
-        "programs": {name: said for name, ask in _PROGRAMS.items() if (said := _said(name, ask)) is not None},
+        "programs": {
+            name: said for name, ask in _PROGRAMS.items() if (said := _release(name, ask)) is not None
+        },
     }
 
 
@@ -73,6 +76,11 @@ def _said(*command: str) -> str | None:
         return None
     said = (done.stdout or done.stderr).strip()
     return said.partition("\n")[0] or None
+
+
+def _release(program: str, ask: str) -> str | None:
+    found = re.search(r"\d+(\.\d+)+", _said(program, ask) or "")
+    return None if found is None else found[0]
 
 
 def _processor() -> str:
@@ -126,9 +134,10 @@ def rounds_of(lines: Iterable[Line], case: str) -> list[Line]:
     return [line for line in lines if line["kind"] == "round" and line["case"] == case]
 
 
-def write(lines: Iterable[Line], path: Path) -> None:
-    """Writes the results."""
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+def write(lines: Iterable[Line], path: Path, *, more: bool = False) -> None:
+    """Writes results, or with `more` adds them to what is there."""
+    with path.open("a" if more else "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def read(path: Path) -> list[Line]:

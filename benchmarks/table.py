@@ -86,7 +86,7 @@ def document(lines: Sequence[Line]) -> str:
 
 def _about(about: Line) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in about["libraries"].items())
-    programs = ", ".join(about["programs"].values())
+    programs = ", ".join(f"{name} {version}" for name, version in about["programs"].items())
     load = ", ".join(map(str, about["load_before"]))
     words = (
         f"{about['when'][:10]}, revision {about['revision']}; {about['cpus']} cores ({about['processor']}), load "
