@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measuring import ROOT
+from benchmarks.measuring import ROOT, end_in_order
 from benchmarks.model import Bar, Case, Contender, Line, Scale, WrongResult
 from benchmarks.results import about, case_line
 from benchmarks.rounds import absent, play
@@ -153,4 +153,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())
