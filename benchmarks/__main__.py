@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import results
-from benchmarks.measuring import ROOT, apart, clean_environ
+from benchmarks.measuring import ROOT, apart, clean_environ, end_in_order
 from benchmarks.model import Line, Scale, Suite, WrongResult
 from benchmarks.page import page
 from benchmarks.plots import can_draw, draw
@@ -40,7 +40,10 @@ def measure(names: Sequence[str], scale: Scale, rounds: int, folder: Path | None
     Raises:
         WrongResult: a contender did not do what it should.
     """
-    results.write([results.about(scale, max(rounds, 1))], path)
+    about = results.about(scale, max(rounds, 1))
+    results.write([about], path)
+    # So that lines of several runs may stand in one file.
+    mark = {"revision": about["revision"], "seed": scale.seed, "run": about["when"]}
     for name in names:
         suite = ROSTER[name]
         with (
@@ -50,7 +53,7 @@ def measure(names: Sequence[str], scale: Scale, rounds: int, folder: Path | None
             for case in cases:
                 told: list[Line] = []
                 play(case, Path(place), rounds=rounds, seed=scale.seed, tell=told.append)
-                told = [{"kind": "round", "suite": name, **line} for line in told]
+                told = [{"kind": "round", "suite": name, **line, **mark} for line in told]
                 summary = results.case_line(case, told, absent(case), suite)
                 results.write([summary, *told], path, more=True)
                 print(_tables(summary, told), flush=True)
@@ -171,4 +174,5 @@ def _work(given: argparse.Namespace, scale: Scale, out: Path) -> int:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measuring import ROOT
+from benchmarks.measuring import ROOT, end_in_order
 from benchmarks.model import Bar, Case, Contender, Line, Scale, WrongResult
 from benchmarks.results import about, case_line
 from benchmarks.rounds import absent, play
@@ -107,23 +107,23 @@ def _bars(before: str, after: str) -> tuple[Bar, ...]:
 @contextmanager
 def _case(plan: Plan, folder: Path) -> Iterator[Case]:
     names = ("before", "after")
+    # Looked up once: a branch may move while this takes its minutes.
+    commits = [_git("rev-parse", "--verify", f"{revision}^{{commit}}") for revision in plan.revisions]
     with (
-        _installed(plan.revisions[0], folder / names[0]) as before,
-        _installed(plan.revisions[1], folder / names[1]) as after,
+        _installed(commits[0], folder / names[0]) as before,
+        _installed(commits[1], folder / names[1]) as after,
         fast(folder / "service") as service,
     ):
         work = made(plan.ids, folder / "ids.txt", plan.seed)
 
-        def contender(name: str, revision: str, python: str) -> Contender:
-            commit = _git("log", "-1", "--format=%h %s", revision)
-            return our_run(
-                work, service, *plan.options, name=name, title=f"{revision}: {commit}", python=python
-            )
+        def contender(name: str, commit: str, python: str) -> Contender:
+            title = f"{name}: {_git('log', '-1', '--format=%h %s', commit)}"
+            return our_run(work, service, *plan.options, name=name, title=title, python=python)
 
         yield Case(
             name="compare",
             title=f"{plan.ids:,} ids, file to records",
-            contenders=tuple(map(contender, names, plan.revisions, (before, after))),
+            contenders=tuple(map(contender, names, commits, (before, after))),
             ids=work.ids,
             chunks=work.chunks,
             bars=_bars(*names),
@@ -153,4 +153,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())
