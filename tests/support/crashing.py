@@ -159,15 +159,14 @@ def _wrap_blocks(source: Any, *, pieces: bool) -> None:
 
 
 def _mark_submission() -> None:
-    from aiohttp.client_proto import ResponseHandler
-
     from bulkjobs import api, worker
     from bulkjobs.account.gate import Gate
     from bulkjobs.ledger.ledger import Ledger
-    from bulkjobs.model import RequestKind
+    from bulkjobs.model import Phase, RequestKind
 
     _wrap(Gate, "admit", after="permit_taken")
-    _wrap(api.HttpTransport, "_connected", after="connected")
+    _wrap(api, "_on_created", after="connected")
+    _wrap(api, "_on_reused", after="connected")
     _wrap(Ledger, "begin_attempt", before="intent_wanted", after="intent_durable")
     _wrap(worker, "judge", before="answer_read")
     _wrap(Ledger, "end_attempt", before="outcome_wanted", after="outcome_committed")
@@ -179,16 +178,15 @@ def _mark_submission() -> None:
         return await request(self, what, **named)
 
     transport.request = submit
-    connection: Any = ResponseHandler
-    read = connection.read
+    trail: Any = api._Trail
+    original = trail.reached
 
-    async def read_status(self: Any) -> Any:
-        message = await read(self)
-        if _submitting.get():
+    def reached(self: Any, phase: Any) -> None:
+        original(self, phase)
+        if phase is Phase.STATUS_READ and _submitting.get():
             _reach("status_read")
-        return message
 
-    connection.read = read_status
+    trail.reached = reached
 
 
 def _mark_delivery() -> None:
