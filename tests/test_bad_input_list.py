@@ -9,6 +9,7 @@ import pytest
 import test_bad_answers
 import test_bad_inputs
 import test_bad_settings
+import test_parquet
 
 TEXTS, CONTAINERS = test_bad_inputs.TEXTS, test_bad_inputs.CONTAINERS
 ANSWERS = test_bad_answers.ANSWERS
@@ -67,8 +68,9 @@ FILES = {
     "gzip named .txt and the reverse": proofs(test_bad_inputs, "test_a_name_does_not_decide_what_a_file_is"),
     "truncated Parquet": rows(CONTAINERS, "Parquet, truncated"),
     "Parquet without the column, with nulls, float ids": rows(
-        CONTAINERS, "Parquet, without the column", "Parquet, with nulls", "Parquet, float ids"
-    ),
+        CONTAINERS, "Parquet, without the column", "Parquet, float ids"
+    )
+    + proofs(test_parquet, "test_rows_without_an_id_are_told_on_their_lines"),
     "changed or truncated during the run": proofs(
         test_bad_inputs, "test_a_file_that_changes_during_the_run_ends_with_2"
     ),

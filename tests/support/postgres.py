@@ -54,7 +54,8 @@ def running_postgres() -> Iterator[Postgres | None]:
     if binaries is None:
         yield None
         return
-    folder = Path(tempfile.mkdtemp(prefix="bulkjobs-postgres-"))
+    # Under the root of all temporary files, which every user can reach: the server has another user than root.
+    folder = Path(tempfile.mkdtemp(prefix="bulkjobs-postgres-", dir="/tmp" if os.getuid() == 0 else None))
     try:
         with _served(binaries, folder) as server:
             yield server
