@@ -85,7 +85,7 @@ def _case(work: Work, folder: Path, chunk_ids: int) -> Case:
     port = _killed_run(work, folder, chunk_ids)
     return Case(
         name=f"resume-{work.ids}",
-        title=f"Killed near the end of {work.ids:,} ids: until the first submission reaches the service "
+        title=f"Killed near the end of {work.ids:,} ids: until the first submission arrives "
         "(CPU and memory to the end of the run)",
         contenders=(
             Contender(
