@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final
 
 import orjson
 
@@ -35,6 +35,7 @@ _LEAST_BYTES: Final = 64 * 1024 * 1024
 _READ_PER_WRITTEN: Final = 4
 """Text between two checkpoints for each byte that one takes, so that they stay a small part of the work."""
 _LENGTH_BYTES: Final = 8
+_AT_ONCE_BYTES: Final = 1024 * 1024
 _NAME: Final = re.compile(r"\d{10}\.checkpoint")
 
 
@@ -136,7 +137,7 @@ class Checkpoints:
 
 
 class _Hashed:
-    """Passes bytes to or from a file and hashes them."""
+    """Passes bytes to a file and hashes them."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -146,32 +147,15 @@ class _Hashed:
         self._hash.update(data)
         self._file.write(data)
 
-    def read(self, length: int) -> bytes:
-        data = self._file.read(length)
-        if len(data) != length:
-            raise ValueError("The file ends early.")
-        self._hash.update(data)
-        return data
-
-    def line(self) -> bytes:
-        line = self._file.readline()
-        self._hash.update(line)
-        return line
+    def write_sized(self, data: bytes) -> None:
+        self.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
+        self.write(data)
 
     def digest(self) -> bytes:
         return self._hash.digest()
 
 
-class _Sized(Protocol):
-    def write(self, data: bytes) -> None: ...
-
-
-def _write_sized(file: _Sized, data: bytes) -> None:
-    file.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
-    file.write(data)
-
-
-def _read_sized(file: _Hashed) -> bytes:
+def _read_sized(file: BinaryIO) -> bytes:
     return file.read(int.from_bytes(file.read(_LENGTH_BYTES), "little"))
 
 
@@ -182,29 +166,41 @@ def _write(file: BinaryIO, checkpoint: Checkpoint, parts: Iterable[bytes]) -> No
     out.write(_FORMAT)
     out.write(orjson.dumps(values) + b"\n")
     for piece in (rest, filling):
-        _write_sized(out, piece)
+        out.write_sized(piece)
     for part in parts:
-        _write_sized(out, part)
-    _write_sized(out, b"")
+        out.write_sized(part)
+    out.write_sized(b"")
     file.write(out.digest())
 
 
 def _load(path: Path, chunker: Chunker, serves: Callable[[Checkpoint], bool]) -> Checkpoint | None:
-    """Reads a checkpoint into a chunker; None, or an exception, when it does not serve. Then neither does that."""
+    """Reads a checkpoint into a chunker; None when it does not serve, and then neither may the chunker."""
     with path.open("rb") as file:
-        stored = _Hashed(file)
-        if stored.line() != _FORMAT:
+        if not _is_whole(file) or file.readline() != _FORMAT:
             return None
-        values = orjson.loads(stored.line())
-        rest, filling = _read_sized(stored), _read_sized(stored)
+        values = orjson.loads(file.readline())
+        rest, filling = _read_sized(file), _read_sized(file)
         values["chunker"] = Snapshot(**values["chunker"], rest=rest, filling=filling)
         checkpoint = Checkpoint(**values)
         if not serves(checkpoint):
             return None
-        chunker.restore(checkpoint.chunker, _parts(stored))
-        return checkpoint if file.read() == stored.digest() else None
+        chunker.restore(checkpoint.chunker, _parts(file))
+        return checkpoint
 
 
-def _parts(stored: _Hashed) -> Iterator[bytes]:
-    while part := _read_sized(stored):
+def _is_whole(file: BinaryIO) -> bool:
+    """Tells whether a file is as it was written, before anything in it is believed; goes back to its beginning."""
+    left = file.seek(-hashlib.sha256().digest_size, os.SEEK_END)
+    stated = file.read()
+    file.seek(0)
+    found = hashlib.sha256()
+    while left and (block := file.read(min(left, _AT_ONCE_BYTES))):
+        found.update(block)
+        left -= len(block)
+    file.seek(0)
+    return found.digest() == stated
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    while part := _read_sized(file):
         yield part

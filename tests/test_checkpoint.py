@@ -209,6 +209,22 @@ async def test_a_damaged_checkpoint_is_no_worse_than_none(run, harm):
         assert chunks[0].ordinal <= int(newest.stem)
 
 
+async def test_no_byte_of_a_checkpoint_can_change_unnoticed(run):
+    """Nothing in it is believed before all of it is known to be as it was, lengths and numbers included."""
+    await run.session(Text(IDS), stop_after=12)
+    newest = run.folder / run.files()[-1]
+    good = newest.read_bytes()
+
+    def found():
+        return Checkpoints(run.folder).newest(14, lambda: Chunker(2, dedupe=True), lambda _checkpoint: True)
+
+    assert found()[0].chunker.ordinal == int(newest.stem)
+    for at in range(len(good)):
+        for bit in (0x01, 0x80):
+            newest.write_bytes(good[:at] + bytes([good[at] ^ bit]) + good[at + 1 :])
+            assert found()[0].chunker.ordinal < int(newest.stem)
+
+
 async def test_two_checkpoints_are_kept_and_none_when_nothing_is_left(run):
     await run.session(Text(IDS))
     assert len(run.files()) == 2
