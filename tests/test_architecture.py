@@ -83,7 +83,7 @@ ROWS = (
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 PURE = {
-    "errors", "model", "events", "ports", "endpoints", "lifecycle", "ids", "chunking", "splitting", "seen", "wire", "verdict",
+    "errors", "model", "events", "ports", "endpoints", "lifecycle", "ids", "chunking", "splitting", "wire", "verdict",
     "backoff", "throttle", "polling", "breaker", "matching", "planning", "nonce", "exits",
 }  # fmt: skip
 """What can be decided from values alone: clock readings and randomness are arguments."""
@@ -216,7 +216,7 @@ def test_the_http_client_is_used_in_one_place():
         ("backports", {"sources"}),
         ("isal", {"sources"}),
         ("lxml", {"wire"}),
-        ("numpy", {"chunking", "seen", "simulator"}),
+        ("numpy", {"simulator"}),
         ("prometheus_client", {"observers"}),
         ("asyncpg", {"sources"}),
         ("obstore", {"sources"}),

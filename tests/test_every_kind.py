@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from backports import zstd
-from support.simulated import BASE_URL, LOGIN_URL, TOKEN, Account, SimulatedTransport, json_lines
+from support import scripted
+from support.simulated import Account, SimulatedTransport, json_lines
 
 import bulkjobs
-from bulkjobs import Client, ConfigError, Secret, Settings, checkpoint
+from bulkjobs import Client, ConfigError, Settings, checkpoint
 from bulkjobs.audit import audit_run, explain_id
 from bulkjobs.checkpoint import Checkpoints
 from bulkjobs.chunking import Chunker
@@ -34,18 +35,7 @@ LINES = b"".join(b"%d\n" % one for one in IDS)
 BAD_LINE = 12
 """A text that is none stands there, in place of an id."""
 
-SETTINGS = Settings(
-    on_unknown="hold",
-    base_url=BASE_URL,
-    login_url=LOGIN_URL,
-    access_token=Secret(TOKEN),
-    rate=None,
-    pace=None,
-    max_active_jobs=None,
-    chunk_size=10,
-    workers=2,
-    forecast=False,
-)
+SETTINGS = replace(scripted.SETTINGS, chunk_size=10, workers=2)
 
 
 def rows() -> list[str]:

@@ -15,7 +15,7 @@ from bulkjobs.cli.session import exiting
 from bulkjobs.cli.streams import on_terminal
 
 if TYPE_CHECKING:
-    from bulkjobs.audit import Audit  # sqlite and numpy come with it
+    from bulkjobs.audit import Audit  # sqlite comes with it
 
 __all__ = ["Outcome", "audit"]
 

@@ -15,7 +15,7 @@ from bulkjobs.cli.session import exiting
 from bulkjobs.cli.streams import on_terminal
 
 if TYPE_CHECKING:
-    from bulkjobs.audit import Explanation, Fate  # sqlite and numpy come with it
+    from bulkjobs.audit import Explanation, Fate  # sqlite comes with it
     from bulkjobs.ledger.inspection import AttemptRow
 
 __all__ = ["Outcome", "explain"]
