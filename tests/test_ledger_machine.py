@@ -204,7 +204,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def count(self) -> None:
         """Lets the server count a request; no window may hold more than the limit."""
-        self.counted = [at for at in self.counted if at > self.now - WINDOW_S]
+        self.counted = [at for at in self.counted if at + WINDOW_S > self.now]
         self.counted.append(self.now)
         assert len(self.counted) <= self.limit, "I7 more requests in a window than the account bears"
 

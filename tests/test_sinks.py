@@ -186,6 +186,32 @@ async def test_what_a_crash_left_behind_the_position_is_cut_off(path):
         assert chunks_in(path) == [1, 2]
 
 
+async def test_what_a_power_failure_lost_of_the_middle_of_a_write_reads_as_zeros_and_is_cut_off(path):
+    one = await session(path, None, 1)
+    two = await session(path, one, 2, 3)
+    whole = path.read_bytes()
+    for begins in range(one, two, 7):
+        for ends in range(begins + 1, two + 1, 31):
+            path.write_bytes(whole[:begins] + bytes(ends - begins) + whole[ends:])
+            assert await session(path, one, coming=(3, 2)) == path.stat().st_size == one
+
+
+async def test_zeros_do_not_hide_lines_that_do_not_come_again(path):
+    one = await session(path, None, 1)
+    await session(path, one, 2)
+    whole = path.read_bytes()
+    for rest in (
+        bytes(9) + whole[one + 9 :],
+        whole[one:] + bytes(9),
+        whole[one:-9] + bytes(9),
+        bytes(9) + whole,
+    ):
+        path.write_bytes(whole[:one] + rest)
+        with pytest.raises(SinkError, match="does not know"):
+            await session(path, one, coming=(3,))
+        assert path.read_bytes() == whole[:one] + rest
+
+
 async def test_lines_that_do_not_come_again_are_never_cut_off(path):
     """They are another run's, or the proof that the ledger is an older copy: cutting them would lose somebody's records."""
     one = await session(path, None, 1)
