@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bulkjobs.cli.streams import OutputError, hold_numbers, say, settle, tell
+from bulkjobs.cli.app import run
+from bulkjobs.cli.streams import OutputError, hold_numbers, settle, tell
 from bulkjobs.exits import Exit
 
 __all__ = ["main"]
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     hold_numbers()
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        return run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return Exit.SIGINT
     except (OSError, OutputError) as error:
@@ -28,18 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.STORAGE
     finally:
         settle()
-
-
-def _main(arguments: list[str]) -> int:
-    if arguments == ["--version"]:
-        # Answered before typer, rich and aiohttp are imported, which take half a second.
-        from bulkjobs import __version__  # noqa: PLC0415
-
-        say(f"bulkjobs {__version__}\n")
-        return Exit.ACCEPTED
-    from bulkjobs.cli.app import run  # noqa: PLC0415 - as above
-
-    return run(arguments)
 
 
 if __name__ == "__main__":

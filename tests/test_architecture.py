@@ -92,7 +92,7 @@ HEAVY = {
     "numpy",
     "aiohttp",
     "lxml",
-    "typer",
+    "click",
     "rich",
     "orjson",
     "sqlite3",
@@ -222,7 +222,7 @@ def test_the_http_client_is_used_in_one_place():
         ("obstore", {"sources"}),
         ("pyarrow", {"sources"}),
         ("sqlite3", {"account", "ledger", "sources"}),
-        ("typer", {"cli"}),
+        ("click", {"cli"}),
         ("uvloop", {"cli"}),
     ],
 )
@@ -259,7 +259,7 @@ def test_every_module_can_be_imported_first():
     """
     script = """
 import importlib, os, sys
-for library in ("asyncio", "numpy", "aiohttp.web", "lxml.etree", "orjson", "typer", "rich.live"):
+for library in ("asyncio", "numpy", "aiohttp.web", "lxml.etree", "orjson", "click", "rich.live"):
     importlib.import_module(library)
 come_along = set()
 for module in sys.argv[1:]:

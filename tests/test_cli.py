@@ -138,7 +138,7 @@ def test_the_version_is_told_without_loading_what_a_run_needs():
     """A shell script that asks for it does not wait for aiohttp."""
     code = (
         "import sys; from bulkjobs.__main__ import main; code = main(['--version']);"
-        "print(code, [name for name in ('typer', 'rich', 'aiohttp', 'numpy', 'lxml') if name in sys.modules])"
+        "print(code, [name for name in ('rich', 'aiohttp', 'numpy', 'lxml') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=checkout()
@@ -179,7 +179,7 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
 
 def test_an_interrupt_before_anything_began_is_130(monkeypatch):
     """As shells expect."""
-    monkeypatch.setattr("bulkjobs.cli.app.run", raise_interrupt)
+    monkeypatch.setattr("bulkjobs.__main__.run", raise_interrupt)
     assert main(["demo"]) == 130
 
 

@@ -254,7 +254,7 @@ async def test_a_port_in_use_or_a_senseless_speed_is_a_configuration_error():
 
 # --- the command ------------------------------------------------------------------------------------------
 
-COMMAND = "import typer; from bulkjobs.cli.simulate import simulate; typer.run(simulate)"
+COMMAND = "from bulkjobs.cli.simulate import simulate; simulate()"
 
 
 async def start(*options):

@@ -4,65 +4,61 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from importlib import import_module
+from typing import Final, cast
 
-import typer
+import click
 
 from bulkjobs import __version__
-from bulkjobs.cli.audit import audit
-from bulkjobs.cli.control import EPILOG as CONTROL_EPILOG
-from bulkjobs.cli.control import control
-from bulkjobs.cli.demo import demo
-from bulkjobs.cli.explain import explain
-from bulkjobs.cli.options import EPILOG, with_options
-from bulkjobs.cli.reconcile import reconcile
-from bulkjobs.cli.simulate import simulate
-from bulkjobs.cli.status import status
-from bulkjobs.cli.streams import LOG_FORMAT, tell
-from bulkjobs.cli.submit import resume, submit
+from bulkjobs.cli.streams import LOG_FORMAT, say, tell
 from bulkjobs.exits import Exit
 
 __all__ = ["app", "run"]
 
-_WRONG_USAGE: Final[Any] = typer.BadParameter.__base__
-"""The base of everything that is wrong with arguments, for which typer has no name."""
+_COMMANDS: Final = {
+    "submit": "submit",
+    "resume": "submit",
+    "reconcile": "reconcile",
+    "status": "status",
+    "control": "control",
+    "audit": "audit",
+    "explain": "explain",
+    "simulate": "simulate",
+    "demo": "demo",
+}
+"""The module of each command, in the order of the help. Only that of the one that is given is loaded."""
 
-app = typer.Typer(
-    name="bulkjobs",
-    no_args_is_help=True,
-    # Tracebacks are ours to keep; see session.py.
-    pretty_exceptions_enable=False,
-    # Help without boxes can be searched, piped and compared.
-    rich_markup_mode=None,
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        if cmd_name not in _COMMANDS:
+            return None
+        return cast("click.Command", getattr(import_module(f"bulkjobs.cli.{_COMMANDS[cmd_name]}"), cmd_name))
+
+
+def _version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        say(f"bulkjobs {__version__}\n")
+        context.exit()
+
+
+@click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"bulkjobs {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def app() -> None:
     """Submits millions of ids to an asynchronous, billed bulk-job API and accounts for every one."""
-
-
-app.command(epilog=EPILOG)(with_options(submit))
-app.command(epilog=EPILOG)(with_options(resume, without={"run"}))
-app.command(epilog=EPILOG)(with_options(reconcile, without={"run"}))
-app.command()(status)
-app.command(epilog=CONTROL_EPILOG)(control)
-app.command()(audit)
-app.command()(explain)
-app.command()(simulate)
-app.command()(demo)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -70,13 +66,13 @@ def run(arguments: Sequence[str]) -> int:
     LOG_FORMAT.set("text")  # until the options say otherwise
     try:
         code = app(args=list(arguments), prog_name="bulkjobs", standalone_mode=False)
-    except _WRONG_USAGE as error:
+    except click.UsageError as error:
         # Told by ourselves: it repeats arguments, and a pattern of the shell may put any file name among them.
         text = io.StringIO()
         error.show(file=text)
         tell(*text.getvalue().splitlines())
         return Exit.USAGE
-    except typer.Abort:
+    except click.Abort:
         return Exit.BUG
     except BrokenPipeError:  # help, of which a reader wanted only the beginning
         return Exit.BUG

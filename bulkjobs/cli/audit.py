@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from bulkjobs.cli.options import AS_JSON, FOLDER, RUN
 from bulkjobs.cli.report import print_lines, table
 from bulkjobs.cli.session import exiting
 from bulkjobs.cli.streams import on_terminal
@@ -29,22 +30,14 @@ class Outcome(IntEnum):
     """Something differs: the account of the run cannot be trusted as it is."""
 
 
-def audit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
-    *,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--folder", metavar="DIR", help="Where relative names of sources begin. [the current folder]"
-        ),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Spare SQLite's comparison of tables and indexes.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+@click.command
+@RUN
+@FOLDER
+@click.option("--quick", is_flag=True, help="Spare SQLite's comparison of tables and indexes.")
+@AS_JSON
+def audit(run: Path, *, folder: Path | None, quick: bool, as_json: bool) -> int:
     """Checks that every id is accounted for: reads sources, ledger and job records, also while the run goes on."""
-    exiting(lambda: _audit(run, folder, quick=quick, as_json=as_json))
+    return exiting(lambda: _audit(run, folder, quick=quick, as_json=as_json))
 
 
 def _audit(run: Path, folder: Path | None, *, quick: bool, as_json: bool) -> int:

@@ -8,10 +8,11 @@ import os.path
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
+from bulkjobs.cli.options import AS_JSON, RUN
 from bulkjobs.cli.report import print_lines, table
 from bulkjobs.cli.session import exiting
 from bulkjobs.cli.streams import tell
@@ -21,11 +22,11 @@ from bulkjobs.exits import Exit
 if TYPE_CHECKING:
     from bulkjobs.control.protocol import State  # asyncio and sqlite come with it
 
-__all__ = ["EPILOG", "Outcome", "control"]
+__all__ = ["Outcome", "control"]
 
 _TIMEOUT_S: Final = 10.0
 
-EPILOG = (
+_EPILOG: Final = (
     "pause: submits wait; what is in flight is recorded and jobs are tracked. resume: ends a pause. drain: nothing "
     "more is sent, answers in flight are recorded, and the run ends as after SIGTERM. rate N/TIME or none: another "
     "limit of the account, as --rate. workers N: as --workers; one that is taken away finishes its chunk first. "
@@ -41,22 +42,16 @@ class Outcome(IntEnum):
     """The process has not answered, or it could not record the command; the message says which."""
 
 
-def control(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
-    command: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[COMMAND]", help="pause, resume, drain, rate or workers. [shows what is in force]"
-        ),
-    ] = None,
-    value: Annotated[
-        str | None, typer.Argument(metavar="[VALUE]", help="N/TIME or none for rate, N for workers.")
-    ] = None,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+@click.command(epilog=_EPILOG)
+@RUN
+@click.argument(
+    "command", required=False, help="pause, resume, drain, rate or workers. [shows what is in force]"
+)
+@click.argument("value", required=False, help="N/TIME or none for rate, N for workers.")
+@AS_JSON
+def control(run: Path, command: str | None, value: str | None, *, as_json: bool) -> int:
     """Pauses, resumes, drains or retunes a run while it works, or shows what is in force in it."""
-    exiting(lambda: _control(run, command, value, as_json=as_json))
+    return exiting(lambda: _control(run, command, value, as_json=as_json))
 
 
 def _control(run_dir: Path, name: str | None, value: str | None, *, as_json: bool) -> int:

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
+import click
 
 from bulkjobs.cli.report import print_lines
 from bulkjobs.cli.session import exiting
@@ -51,18 +51,20 @@ class _Input:
     read: int
 
 
-def demo(
-    *,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--dir", metavar="DIR", help="New directory to work in. [a temporary one, which stays]"),
-    ] = None,
-) -> None:
+@click.command
+@click.option(
+    "--dir",
+    "folder",
+    metavar="DIR",
+    type=Path,
+    help="New directory to work in. [a temporary one, which stays]",
+)
+def demo(*, folder: Path | None) -> int:
     """Submits made-up ids to a simulated service and checks the account of it.
 
     It takes some ten seconds: 300,000 ids, two job slots, one lock-out.
     """
-    exiting(lambda: _demo(folder))
+    return exiting(lambda: _demo(folder))
 
 
 def _demo(folder: Path | None) -> int:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
+from bulkjobs.cli.options import AS_JSON, FOLDER, RUN
 from bulkjobs.cli.report import print_lines, table
 from bulkjobs.cli.session import exiting
 from bulkjobs.cli.streams import on_terminal
@@ -39,20 +40,14 @@ class Outcome(IntEnum):
     """It does not."""
 
 
-def explain(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
-    wanted: Annotated[str, typer.Argument(metavar="ID", help="The id, or a text that is none.")],
-    *,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--folder", metavar="DIR", help="Where relative names of sources begin. [the current folder]"
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+@click.command
+@RUN
+@click.argument("wanted", metavar="ID", help="The id, or a text that is none.")
+@FOLDER
+@AS_JSON
+def explain(run: Path, wanted: str, *, folder: Path | None, as_json: bool) -> int:
     """Shows what became of one id: where it stands, its chunk, each attempt, its job. Asks nothing of the server."""
-    exiting(lambda: _explain(run, wanted, folder, as_json=as_json))
+    return exiting(lambda: _explain(run, wanted, folder, as_json=as_json))
 
 
 def _explain(run: Path, wanted: str, folder: Path | None, *, as_json: bool) -> int:

@@ -1,19 +1,20 @@
-"""The options that commands share, made into typer parameters from the one table in `settings`."""
+"""What commands share: their arguments and options, made of the one table in `settings`."""
 
 from __future__ import annotations
 
-import inspect
+import functools
 from collections.abc import Callable, Collection
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any, Final
 
-import typer
+import click
 
 from bulkjobs.cli.session import exiting
 from bulkjobs.settings import OPTIONS, Option
 
-__all__ = ["EPILOG", "with_options"]
+__all__ = ["AS_JSON", "EPILOG", "FOLDER", "RUN", "with_options"]
 
-EPILOG = (
+EPILOG: Final = (
     "Each option may also stand in the environment, --rate as BULKJOBS_RATE, or in bulkjobs.toml, as rate. "
     "The access token comes from BULKJOBS_ACCESS_TOKEN, or BULKJOBS_CLIENT_ID and BULKJOBS_CLIENT_SECRET."
 )
@@ -21,44 +22,44 @@ EPILOG = (
 Given = dict[str, object]
 """What stood on the command line, by field name; text is not read yet."""
 
+RUN: Final = click.argument("run", metavar="RUN", type=Path, help="The run directory.")
+FOLDER: Final = click.option(
+    "--folder", metavar="DIR", type=Path, help="Where relative names of sources begin. [the current folder]"
+)
+AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
-def with_options(command: Callable[..., int], *, without: Collection[str] = ()) -> Callable[..., None]:
-    """Gives a command the shared options.
+
+def with_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Gives a command the shared options; those that were given come to it as `given`.
 
     Args:
-        command: takes its own parameters, then `given`; returns the exit code.
         without: fields of options that mean nothing to this command.
-
-    Returns:
-        What typer calls: with the command's own parameters and one for each option.
     """
     shared = [option for option in OPTIONS if option.field not in without]
     names = {option.field for option in shared}
 
-    def call(**arguments: Any) -> None:
-        given: Given = {
-            name: value for name, value in arguments.items() if name in names and value not in (None, [])
-        }
-        own = {name: value for name, value in arguments.items() if name not in names}
-        exiting(lambda: command(**own, given=given))
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def call(**arguments: Any) -> int:
+            given: Given = {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in arguments.items()
+                if name in names and value not in (None, ())
+            }
+            own = {name: value for name, value in arguments.items() if name not in names}
+            return exiting(lambda: command(**own, given=given))
 
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "given"]
-    call.__signature__ = inspect.Signature([*own, *map(_parameter, shared)])  # type: ignore[attr-defined]  # what inspect reads first
-    call.__name__, call.__doc__ = command.__name__, command.__doc__
-    return call
+        declared: Callable[..., int] = call
+        for option in reversed(shared):
+            declared = _declared(option)(declared)
+        return declared
+
+    return decorate
 
 
-def _parameter(option: Option) -> inspect.Parameter:
-    kind: Any = str
+def _declared(option: Option) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    names = (f"{option.name}/{option.off}" if option.off else option.name, option.field)
+    about = f"{option.help} [{option.default}]"
     if option.metavar is None:
-        kind = bool
-    elif option.repeatable:
-        kind = list[str]
-    declared = f"{option.name}/{option.off}" if option.off else option.name
-    about = typer.Option(
-        declared, metavar=option.metavar, help=f"{option.help} [{option.default}]", show_default=False
-    )
-    return inspect.Parameter(
-        option.field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, about]
-    )
+        return click.option(*names, is_flag=True, default=None, help=about)
+    return click.option(*names, metavar=option.metavar, multiple=option.repeatable, help=about)

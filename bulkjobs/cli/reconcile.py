@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
+from bulkjobs.cli.options import EPILOG, RUN, with_options
 from bulkjobs.cli.streams import tell
 from bulkjobs.cli.submit import resume_command, shown
 from bulkjobs.errors import ConfigError
@@ -24,27 +25,30 @@ _ADOPTION: Final = re.compile(r"([0-9]{1,12})=([A-Za-z0-9_-]{1,64})")
 _CHUNK: Final = re.compile(r"[0-9]{1,12}")
 
 
+@click.command(epilog=EPILOG)
+@RUN
+@click.option(
+    "--adopt", metavar="CHUNK=JOB", multiple=True, help="Take this job for the held chunk's. May be repeated."
+)
+@click.option(
+    "--resubmit",
+    metavar="CHUNK",
+    multiple=True,
+    help="Send a held chunk again although its ids may then be paid for twice. May be repeated.",
+)
+@click.option(
+    "--webhook-calls",
+    metavar="FILE",
+    type=Path,
+    help="Log of webhook calls: a line each, with the address called and what was sent to it.",
+)
+@with_options(without={"run"})
 def reconcile(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
+    run: Path,
     *,
-    adopt: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CHUNK=JOB", help="Take this job for the held chunk's. May be repeated."),
-    ] = None,
-    resubmit: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CHUNK",
-            help="Send a held chunk again although its ids may then be paid for twice. May be repeated.",
-        ),
-    ] = None,
-    webhook_calls: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Log of webhook calls: a line each, with the address called and what was sent to it.",
-        ),
-    ] = None,
+    adopt: Sequence[str],
+    resubmit: Sequence[str],
+    webhook_calls: Path | None,
     given: Mapping[str, object],
 ) -> int:
     """Settles held chunks and submits nothing.
@@ -54,7 +58,7 @@ def reconcile(
     """
     if not os.path.isdir(run):  # noqa: PTH112 - Path.is_dir raises for a very long one
         raise ConfigError(f"There is no run directory {run}.")
-    orders = _orders(adopt or (), resubmit or (), webhook_calls)
+    orders = _orders(adopt, resubmit, webhook_calls)
     if orders.resubmit:
         chunks = ", ".join(map(str, orders.resubmit))
         tell(

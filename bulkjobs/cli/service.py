@@ -1,4 +1,4 @@
-"""The options of the simulated service, made into typer parameters from one table.
+"""The options of the simulated service, made of one table.
 
 Each row is a field of `ServiceConfig`. The service itself is loaded only when it is to run: it brings libraries
 that a help text needs none of.
@@ -7,12 +7,11 @@ that a help text needs none of.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import typer
+import click
 
 if TYPE_CHECKING:
     from bulkjobs.simulator import ServiceConfig
@@ -111,35 +110,32 @@ SERVICE_OPTIONS: Final = (
 """In the order of the help."""
 
 
-def with_service_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of the service.
-
-    Args:
-        command: takes its own parameters, then `given`, for `configured`.
-
-    Returns:
-        What typer calls: with the command's own parameters and one for each option.
-    """
+def with_service_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Gives a command the options of the service; they come to it as `given`, for `configured`."""
     names = {option.parameter for option in SERVICE_OPTIONS}
 
     @functools.wraps(command)
-    def call(**arguments: Any) -> None:
+    def call(**arguments: Any) -> int:
         own = {name: value for name, value in arguments.items() if name not in names}
-        command(**own, given={name: value for name, value in arguments.items() if name in names})
+        return command(**own, given={name: value for name, value in arguments.items() if name in names})
 
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "given"]
-    call.__signature__ = inspect.Signature([*own, *map(_parameter, SERVICE_OPTIONS)])  # type: ignore[attr-defined]  # what inspect reads first
-    return call
+    declared: Callable[..., int] = call
+    for option in reversed(SERVICE_OPTIONS):
+        declared = _declared(option)(declared)
+    return declared
 
 
-def _parameter(option: ServiceOption) -> inspect.Parameter:
-    about = typer.Option(option.name, metavar=option.metavar, help=option.help)
-    return inspect.Parameter(
+def _declared(option: ServiceOption) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    kind = type(option.default)
+    return click.option(
+        option.name,
         option.parameter,
-        inspect.Parameter.KEYWORD_ONLY,
+        metavar=option.metavar,
+        type=kind,
+        is_flag=kind is bool,
         default=option.default,
-        annotation=Annotated[type(option.default), about],
+        show_default=kind is not bool,
+        help=option.help,
     )
 
 

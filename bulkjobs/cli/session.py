@@ -17,8 +17,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import typer
-
 from bulkjobs.cli.streams import LOG_FORMAT, OutputError, tell
 from bulkjobs.errors import (
     AuthError,
@@ -56,20 +54,15 @@ _TOO_MANY_FILES: Final = (
 _SIGNALLED: Final = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
 
 
-def exiting(command: Callable[[], int]) -> None:
-    """Runs a command and ends the process with its exit code; a failure becomes a message.
-
-    Raises:
-        typer.Exit: always.
-    """
+def exiting(command: Callable[[], int]) -> int:
+    """Runs a command and gives its exit code; a failure becomes a message."""
     LOG_FORMAT.set("text")  # until the options say otherwise
     try:
-        code = command()
+        return command()
     except Exception as error:  # noqa: BLE001 - the last place that can keep a traceback from the user
-        code = failed(error, None)
+        return failed(error, None)
     except KeyboardInterrupt:
-        code = Exit.SIGINT
-    raise typer.Exit(code)
+        return Exit.SIGINT
 
 
 Work = Callable[["Client"], Awaitable[RunSummary]]

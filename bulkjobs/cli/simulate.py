@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from bulkjobs.cli.service import configured, with_service_options
+from bulkjobs.exits import Exit
 
 if TYPE_CHECKING:
     from bulkjobs.simulator import ServiceConfig, Span
@@ -16,51 +17,51 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 
-_Host = Annotated[str, typer.Option(help="Address to listen on.")]
-_Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
-_Token = Annotated[str, typer.Option(help="An access token that is always good.")]
-_Fault = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="RULE",
-        help="[KIND:]NAME=RATE, KIND:NAME@NUMBER or KIND:NAME@FIRST-LAST, e.g. submit:reset_after=0.01.",
-    ),
-]
-_Late = Annotated[str, typer.Option(metavar="TIME", help="How long after a _late fault its job appears.")]
-_Slow = Annotated[str, typer.Option(metavar="TIME", help="How much later a slow_after answer comes.")]
-_Speed = Annotated[float, typer.Option(help="Simulated seconds in one real second.")]
-_Transit = Annotated[
-    str, typer.Option(metavar="A..B", help="From the client to the service, before a request is counted.")
-]
-_Books = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Keep the accepted bodies here, an index in FILE.jsonl, every submission in FILE.posts.jsonl.",
-    ),
-]
-_BooksSync = Annotated[
-    bool, typer.Option("--books-sync", help="Each entry of the books is on the disk before the reply.")
-]
-_RunFor = Annotated[str | None, typer.Option("--for", metavar="TIME", help="End after this real time.")]
-
-
+@click.command(context_settings={"show_default": True})
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; 0 takes a free one."
+)
+@click.option("--token", default="simulator-token", help="An access token that is always good.")
+@click.option(
+    "--fault",
+    metavar="RULE",
+    multiple=True,
+    help="[KIND:]NAME=RATE, KIND:NAME@NUMBER or KIND:NAME@FIRST-LAST, e.g. submit:reset_after=0.01.",
+)
+@click.option("--late", metavar="TIME", default="4m", help="How long after a _late fault its job appears.")
+@click.option("--slow", metavar="TIME", default="2m", help="How much later a slow_after answer comes.")
+@click.option("--speed", default=1.0, help="Simulated seconds in one real second.")
+@click.option(
+    "--transit",
+    metavar="A..B",
+    default="0s",
+    help="From the client to the service, before a request is counted.",
+)
+@click.option(
+    "--books",
+    metavar="FILE",
+    type=Path,
+    help="Keep the accepted bodies here, an index in FILE.jsonl, every submission in FILE.posts.jsonl.",
+)
+@click.option("--books-sync", is_flag=True, help="Each entry of the books is on the disk before the reply.")
+@click.option("--for", "run_for", metavar="TIME", help="End after this real time.")
 @with_service_options
 def simulate(
     *,
-    host: _Host = "127.0.0.1",
-    port: _Port = 0,
-    token: _Token = "simulator-token",  # noqa: S107 - for tests
-    fault: _Fault = None,
-    late: _Late = "4m",
-    slow: _Slow = "2m",
-    speed: _Speed = 1.0,
-    transit: _Transit = "0s",
-    books: _Books = None,
-    books_sync: _BooksSync = False,
-    run_for: _RunFor = None,
+    host: str,
+    port: int,
+    token: str,
+    fault: Sequence[str],
+    late: str,
+    slow: str,
+    speed: float,
+    transit: str,
+    books: Path | None,
+    books_sync: bool,
+    run_for: str | None,
     given: Mapping[str, Any],
-) -> None:
+) -> int:
     """Runs a simulated service that behaves as the vendor's does, until it is interrupted.
 
     Prints one line of JSON when it is ready: base_url, login_url, books_url and token. All times but --for
@@ -71,13 +72,14 @@ def simulate(
     from bulkjobs.simulator.spelling import read_duration, read_span  # noqa: PLC0415
 
     try:
-        faults = FaultPlan.of(*(fault or ()), late_s=read_duration(late), slow_s=read_duration(slow))
+        faults = FaultPlan.of(*fault, late_s=read_duration(late), slow_s=read_duration(slow))
         config = configured(given, tokens=(token,), faults=faults, books=books, books_sync=books_sync)
         run_s = read_duration(run_for) if run_for else None
         on_the_way = read_span(transit)
         _run(_serve(config, host=host, port=port, speed=speed, transit=on_the_way, run_s=run_s))
     except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise click.BadParameter(str(error)) from None
+    return Exit.ACCEPTED
 
 
 def _run(main: Coroutine[None, None, None]) -> None:
@@ -115,5 +117,5 @@ async def _serve(
             "books_url": server.books_url,
             "token": config.tokens[0],
         }
-        typer.echo(json.dumps(ready))
+        click.echo(json.dumps(ready))
         await ended.wait()

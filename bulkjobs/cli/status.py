@@ -7,10 +7,11 @@ import os.path
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
+from bulkjobs.cli.options import AS_JSON, RUN
 from bulkjobs.cli.report import account, outcome, print_lines, table
 from bulkjobs.cli.session import exiting
 from bulkjobs.errors import ConfigError
@@ -28,13 +29,12 @@ _MOST_JOBS: Final = 10
 """Without a limit on open jobs there is one for each accepted chunk."""
 
 
-def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+@click.command
+@RUN
+@AS_JSON
+def status(run: Path, *, as_json: bool) -> int:
     """Shows how far a run is. Asks only its ledger, so it costs no request and disturbs nothing."""
-    exiting(lambda: _status(run, as_json=as_json))
+    return exiting(lambda: _status(run, as_json=as_json))
 
 
 def _status(run_dir: Path, *, as_json: bool) -> int:

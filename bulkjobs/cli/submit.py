@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Final, Literal, Self
 
-import typer
+import click
 
+from bulkjobs.cli.options import EPILOG, RUN, with_options
 from bulkjobs.cli.report import account, next_steps, outcome, print_lines, table
 from bulkjobs.cli.session import Work, run_session
 from bulkjobs.cli.streams import LOG_FORMAT, tell
@@ -54,17 +55,16 @@ class Output:
         )
 
 
-def submit(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE",
-            help="Files of ids or tables, folders or patterns of such, addresses such as s3://…, or - for stdin.",
-        ),
-    ],
-    *,
-    given: Mapping[str, object],
-) -> int:
+@click.command(epilog=EPILOG)
+@click.argument(
+    "sources",
+    metavar="SOURCE...",
+    nargs=-1,
+    required=True,
+    help="Files of ids or tables, folders or patterns of such, addresses such as s3://…, or - for stdin.",
+)
+@with_options()
+def submit(sources: Sequence[str], *, given: Mapping[str, object]) -> int:
     """Submits ids as bulk jobs and accounts for every one of them.
 
     Give the same command again to go on with a run that was stopped; a finished run sends nothing.
@@ -75,11 +75,10 @@ def submit(
     return work_on(run_dir, sources, values, again=resume_command(run_dir, given))
 
 
-def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
-    *,
-    given: Mapping[str, object],
-) -> int:
+@click.command(epilog=EPILOG)
+@RUN
+@with_options(without={"run"})
+def resume(run: Path, *, given: Mapping[str, object]) -> int:
     """Goes on with a run: what is planned is sent, what is held stays held."""
     if not os.path.isdir(run):  # noqa: PTH112 - Path.is_dir raises for a very long one
         raise ConfigError(f"There is no run directory {run}. `bulkjobs submit` makes one.")
