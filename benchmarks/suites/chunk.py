@@ -5,12 +5,14 @@ A kind more is a row more in `KINDS`, and where its libraries are new, readers m
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.measuring import lacking, run_program
 from benchmarks.model import OURS, Bar, Case, Contender, Figures, Place, Scale, Suite
@@ -29,13 +31,58 @@ class Kind:
     make: Callable[[Path], Path]
     """Makes it of a text file and gives its path."""
     readers: dict[str, str]
-    """Of `benchmarks.programs.reading`, with the distribution or program that each needs."""
+    """Of `benchmarks.programs.reading`, with the distribution that each needs; a program if that is empty."""
     bars: tuple[Bar, ...] = ()
+    needs: str = ""
+    """The distribution without which there is no such file; then the kind is left out."""
+    column: str = ""
+    """Of a table: where the ids are."""
+
+
+_COLUMN: Final = "contact_id"
 
 
 def _gzip(text: Path) -> Path:
     subprocess.run(["gzip", "-1", "-k", "-n", str(text)], check=True)
     return text.with_name(f"{text.name}.gz")
+
+
+def _bzip2(text: Path) -> Path:
+    packed = text.with_name(f"{text.name}.bz2")
+    packed.write_bytes(bz2.compress(text.read_bytes()))
+    return packed
+
+
+def _xz(text: Path) -> Path:
+    packed = text.with_name(f"{text.name}.xz")
+    packed.write_bytes(lzma.compress(text.read_bytes(), preset=1))
+    return packed
+
+
+def _zstd(text: Path) -> Path:
+    from backports import zstd  # noqa: PLC0415 - an extra
+
+    packed = text.with_name(f"{text.name}.zst")
+    packed.write_bytes(zstd.compress(text.read_bytes()))
+    return packed
+
+
+def _csv(text: Path) -> Path:
+    """Makes a table of three columns; the ids are in the middle."""
+    table = text.with_name(f"{text.name}.csv")
+    ids = text.read_bytes().rstrip(b"\n").replace(b"\n", b",NL\nAda,")
+    table.write_bytes(b"name,%s,country\nAda,%s,NL\n" % (_COLUMN.encode(), ids))
+    return table
+
+
+def _parquet(text: Path) -> Path:
+    from pyarrow import csv, parquet  # noqa: PLC0415 - an extra
+
+    options: Any = csv.ReadOptions(column_names=[_COLUMN])
+    table = text.with_name(f"{text.name}.parquet")
+    write: Any = parquet.write_table
+    write(csv.read_csv(text, read_options=options), table)
+    return table
 
 
 KINDS: Final = (
@@ -63,6 +110,22 @@ KINDS: Final = (
         ),
     ),
     Kind(name="gzip", make=_gzip, readers={"zcat": "", "isal": "isal"}),
+    Kind(
+        name="zstd",
+        make=_zstd,
+        readers={"zstdcat": "", "backports.zstd": "backports.zstd"},
+        needs="backports.zstd",
+    ),
+    Kind(name="bzip2", make=_bzip2, readers={"bzcat": ""}),
+    Kind(name="xz", make=_xz, readers={"xzcat": ""}),
+    Kind(name="csv", make=_csv, readers={"polars-csv": "polars", "pyarrow-csv": "pyarrow"}, column=_COLUMN),
+    Kind(
+        name="parquet",
+        make=_parquet,
+        readers={"polars-parquet": "polars", "pyarrow-parquet": "pyarrow"},
+        needs="pyarrow",
+        column=_COLUMN,
+    ),
 )
 
 
@@ -80,15 +143,17 @@ def _case(kind: Kind, work: Work) -> Case:
 
     def ours(name: str, title: str, duplicates: str) -> Contender:
         return Contender(
-            name=name, title=title, play=_plays("cutting", path, str(CHUNK_IDS), duplicates, ids=work.ids)
+            name=name,
+            title=title,
+            play=_plays("cutting", path, str(CHUNK_IDS), duplicates, kind.column, ids=work.ids),
         )
 
     def reader(name: str, library: str) -> Contender:
         return Contender(
             name=name,
             title=name,
-            play=_plays("reading", name, path, ids=work.ids),
-            missing=lacking(libraries=[library] if library else []),
+            play=_plays("reading", name, path, kind.column, ids=work.ids),
+            missing=lacking(libraries=[library]) if library else lacking(programs=[name]),
         )
 
     return Case(
@@ -119,7 +184,8 @@ def _case(kind: Kind, work: Work) -> Case:
 @contextmanager
 def _cases(scale: Scale, folder: Path) -> Iterator[Sequence[Case]]:
     work = made(scale.pick(10_000_000, 1_000_000, 50_000), folder / "ids.txt", scale.seed)
-    yield [_case(kind, work) for kind in KINDS]
+    there = [kind for kind in KINDS if not kind.needs or lacking(libraries=[kind.needs])() is None]
+    yield [_case(kind, work) for kind in there]
 
 
 SUITE: Final = Suite(name="chunk", title="Reading and cutting alone", cases=_cases)
