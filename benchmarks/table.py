@@ -56,8 +56,16 @@ def case_table(case: Line, rounds: Sequence[Line]) -> str:
 def bars_table(cases: Sequence[Line]) -> str:
     """Draws a table with a row for each bar: the median of the ratios within each round, and whether it is enough."""
     rows = ["| | Median | Least to most | Bar | Aim | |", "| --- | ---: | ---: | ---: | ---: | --- |"]
-    rows += [_bar_row(bar) for case in cases for bar in case["bars"]]
+    for case in cases:
+        if len(cases) > 1 and case["bars"]:
+            rows.append(f"| **{case['title']}** ({_played(case)}) | | | | | |")
+        rows += [_bar_row(bar) for bar in case["bars"]]
     return "\n".join(rows) + "\n"
+
+
+def _played(case: Line) -> str:
+    rounds = max(len(bar["rounds"]) for bar in case["bars"])
+    return f"{rounds} round" if rounds == 1 else f"{rounds} rounds"
 
 
 def _bar_row(bar: dict[str, Any]) -> str:
