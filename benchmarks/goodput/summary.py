@@ -9,23 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from benchmarks.goodput.books import Story
+from benchmarks.ratios import Spread
 
 __all__ = ["Spread", "spread", "summary", "table"]
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Is what the rounds came to; infinite where something never came about."""
-
-    median: float
-    least: float
-    most: float
 
 
 def spread(values: Sequence[float]) -> Spread:
     """Gives median, least and most of at least one value. Of an even number the median is the greater middle one.
 
-    So it is always the value of some round, and infinite when half of the rounds never ended.
+    So it is always the value of some round, and infinite when half of the rounds never came to it.
     """
     return Spread(statistics.median_high(values), min(values), max(values))
 

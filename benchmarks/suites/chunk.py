@@ -51,32 +51,30 @@ def _gzip(text: Path) -> Path:
     return text.with_name(f"{text.name}.gz")
 
 
+def _beside(text: Path, suffix: str, content: bytes) -> Path:
+    path = text.with_name(f"{text.name}.{suffix}")
+    path.write_bytes(content)
+    return path
+
+
 def _bzip2(text: Path) -> Path:
-    packed = text.with_name(f"{text.name}.bz2")
-    packed.write_bytes(bz2.compress(text.read_bytes()))
-    return packed
+    return _beside(text, "bz2", bz2.compress(text.read_bytes()))
 
 
 def _xz(text: Path) -> Path:
-    packed = text.with_name(f"{text.name}.xz")
-    packed.write_bytes(lzma.compress(text.read_bytes(), preset=1))
-    return packed
+    return _beside(text, "xz", lzma.compress(text.read_bytes(), preset=1))
 
 
 def _zstd(text: Path) -> Path:
     from backports import zstd  # noqa: PLC0415 - an extra
 
-    packed = text.with_name(f"{text.name}.zst")
-    packed.write_bytes(zstd.compress(text.read_bytes()))
-    return packed
+    return _beside(text, "zst", zstd.compress(text.read_bytes()))
 
 
 def _csv(text: Path) -> Path:
     """Makes a table of three columns; the ids are in the middle."""
-    table = text.with_name(f"{text.name}.csv")
     ids = text.read_bytes().rstrip(b"\n").replace(b"\n", b",NL\nAda,")
-    table.write_bytes(b"name,%s,country\nAda,%s,NL\n" % (_COLUMN.encode(), ids))
-    return table
+    return _beside(text, "csv", b"name,%s,country\nAda,%s,NL\n" % (_COLUMN.encode(), ids))
 
 
 def _parquet(text: Path) -> Path:
