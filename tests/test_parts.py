@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.fussy import FussyService
 from support.simulated import BASE_URL, LOGIN_URL, TOKEN, Account, SimulatedTransport, crash_image, json_lines
+from support.world import run_on
 
 from bulkjobs.engine import Engine
 from bulkjobs.errors import SourceChanged
@@ -28,7 +29,7 @@ from bulkjobs.settings import Rate, Secret, Settings
 from bulkjobs.simulator import FaultPlan, Limit, ServiceConfig, Span
 from bulkjobs.sinks import open_sink
 from bulkjobs.sources import FileSource
-from bulkjobs.testing import VirtualClock, run_virtual
+from bulkjobs.testing import VirtualClock
 
 SIZE = 16
 FIRST_ID = 7_000_001
@@ -98,18 +99,7 @@ class World:
 
     def go(self, main: Coroutine[Any, Any, Any] | None = None) -> Any:
         """Runs something, by default a session, on virtual time; what comes next begins where it ended."""
-
-        async def timed() -> Any:
-            try:
-                return await (self.engine().run() if main is None else main)
-            finally:
-                elapsed.append(asyncio.get_running_loop().time())
-
-        elapsed: list[float] = []
-        try:
-            return run_virtual(timed())
-        finally:
-            self.clock.epoch_utc += sum(elapsed)
+        return run_on(self.clock, self.engine().run() if main is None else main)
 
     @property
     def sent(self) -> list[bytes]:

@@ -21,9 +21,25 @@ from bulkjobs.sources import FileSource
 from bulkjobs.testing import VirtualClock, run_virtual
 from support.simulated import Account, SimulatedTransport
 
-__all__ = ["FIRST_ID", "SimulatedWorld"]
+__all__ = ["FIRST_ID", "SimulatedWorld", "run_on"]
 
 FIRST_ID: Final = 5_000_001
+
+
+def run_on(clock: VirtualClock, main: Coroutine[Any, Any, Any]) -> Any:
+    """Runs something on virtual time; what comes next on this clock begins where it ended."""
+
+    async def timed() -> Any:
+        try:
+            return await main
+        finally:
+            elapsed.append(asyncio.get_running_loop().time())
+
+    elapsed: list[float] = []
+    try:
+        return run_virtual(timed())
+    finally:
+        clock.epoch_utc += sum(elapsed)
 
 
 class SimulatedWorld:
@@ -82,18 +98,7 @@ class SimulatedWorld:
 
     def go(self, main: Coroutine[Any, Any, Any]) -> Any:
         """Runs something on virtual time; what comes next begins where it ended."""
-
-        async def timed() -> Any:
-            try:
-                return await main
-            finally:
-                elapsed.append(asyncio.get_running_loop().time())
-
-        elapsed: list[float] = []
-        try:
-            return run_virtual(timed())
-        finally:
-            self.clock.epoch_utc += sum(elapsed)
+        return run_on(self.clock, main)
 
     def seen(self, kind: type[Any]) -> list[Any]:
         """Gives the events of a kind."""
