@@ -39,6 +39,11 @@ class Access:
     tracker: Tracker | None
     """None without a limit on open jobs: nobody waits for one to end."""
 
+    def on_job(self, job_id: str) -> None:
+        """Has the end of a job watched for, if anybody waits for one."""
+        if self.tracker is not None:
+            self.tracker.add(job_id)
+
 
 @asynccontextmanager
 async def open_access(

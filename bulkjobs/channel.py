@@ -41,8 +41,20 @@ class Channel(Generic[T]):
         Raises:
             ChannelClosed: the channel was closed or aborted.
         """
+        await self.room()
+        self.put(item)
+
+    async def room(self) -> None:
+        """Waits while the channel is full and open."""
         while len(self._items) >= self._capacity and not self._closed:
             await self._wait()
+
+    def put(self, item: T) -> None:
+        """Puts an item in at once, also into a full channel: for what must not be lost when a wait is cancelled.
+
+        Raises:
+            ChannelClosed: the channel was closed or aborted.
+        """
         if self._closed:
             raise ChannelClosed
         self._items.append(item)

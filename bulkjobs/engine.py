@@ -1,6 +1,6 @@
 """One session of a run: opens what it needs, lets the stages work, and accounts for what came of it.
 
-    intake ─ chunks ─▶ workers ─ records ─▶ delivery         tracker (while job slots are limited)
+    intake ─ chunks ─▶ workers ─▶ outcomes ─ records ─▶ delivery       tracker (while job slots are limited)
 
 The stages are tasks of one group. Sending ends by itself when the chunks do, or early through the `Halt`
 switch; then the stages end in the order of the arrows, and nothing that is in flight is dropped. What the
@@ -43,6 +43,7 @@ from bulkjobs.ledger import DATABASE_NAME, Ledger, RunRow, summarise
 from bulkjobs.model import ChunkState, JobRecord, RunSummary
 from bulkjobs.opening import is_settled, open_run, open_run_sources, session_opened
 from bulkjobs.outage import watch_outages
+from bulkjobs.outcomes import Outcomes
 from bulkjobs.outlook import Outlook
 from bulkjobs.pool import Pool
 from bulkjobs.ports import Clock, Sink, Source, Transport
@@ -230,12 +231,7 @@ class Engine:
             )
             self._emit(await session_opened(self._settings, access.gate.rate, ledger))
             session = _Session(
-                ledger=ledger,
-                run=run,
-                sources=sources,
-                delivery=delivery,
-                access=access,
-                began_utc=began_utc,
+                ledger=ledger, run=run, sources=sources, delivery=delivery, access=access, began_utc=began_utc
             )
             commands = Commands(
                 run_id=run.run_id,
@@ -329,7 +325,6 @@ class Engine:
         intake = self._intake(session.sources, session.ledger)
         chunks: Channel[Planned] = Channel(self._settings.workers)
         records: Channel[JobRecord] = Channel(_RECORDS_WAITING)
-
         cap = self._settings.spend_cap
         budget = Budget(cap, spent=0 if cap is None else await session.ledger.spent_ids())
 
@@ -341,9 +336,19 @@ class Engine:
         self._halt.on_pull(stop_sending)
         if self._halt.pulled:
             stop_sending("")
-        worker = self._worker(session, records, budget)
+        outcomes = Outcomes(
+            session.ledger,
+            self._run_dir,
+            run_id=session.run.run_id,
+            endpoint=self._endpoint.name,
+            on_job=access.on_job,
+            records=records,
+            emit=self._emit,
+        )
+        worker = self._worker(session, outcomes, budget)
         async with first_error(), asyncio.TaskGroup() as group:
             delivering = group.create_task(delivery.run(records))
+            telling = group.create_task(outcomes.run())
             tracking = None if access.tracker is None else group.create_task(access.tracker.run())
             asking = group.create_task(watch_outages(access.gate, access.reader, self._halt))
 
@@ -353,6 +358,8 @@ class Engine:
             self._halt.on_pull(stop_asking)
             taking = group.create_task(self._take_in(intake, chunks))
             await self._pool.run(worker.run, chunks)
+            outcomes.close()
+            await telling
             asking.cancel()
             # Done by now, unless sending ended early: then it may wait for input that never comes.
             await asyncio.wait([taking], timeout=_INTAKE_GRACE_S)
@@ -372,10 +379,9 @@ class Engine:
         except SinkError as error:
             self._halt.pull(Exit.STORAGE, str(error))
 
-    def _worker(self, session: _Session, records: Channel[JobRecord], budget: Budget) -> Worker:
+    def _worker(self, session: _Session, outcomes: Outcomes, budget: Budget) -> Worker:
         access, run = session.access, session.run
         submission = Submission(
-            run_id=run.run_id,
             endpoint=self._endpoint,
             base_url=self._settings.base_url,
             accept=self._settings.accept,
@@ -392,8 +398,7 @@ class Engine:
             clock=self._clock,
             halt=self._halt,
             emit=self._emit,
-            on_job=access.tracker.add if access.tracker is not None else _ignore,
-            records=records,
+            outcomes=outcomes,
             jitter=self._jitter,
             bisect=self._settings.bisect,
             budget=budget,
@@ -443,7 +448,3 @@ class _Session:
 
 
 _Work = Callable[[_Session], Awaitable[None]]
-
-
-def _ignore(_job_id: str) -> None:
-    """Takes note of nothing: without a limit on open jobs nobody waits for one to end."""

@@ -2,8 +2,8 @@
 
 The order is the guarantee. A permit of the account comes first, then a connection; with the connection
 standing, the intent is made durable, and only then can a byte leave. The evidence is judged, the outcome is
-made durable, and only then does anyone hear of it. Whatever breaks in between leaves either a chunk that
-was never sent or one whose outcome the ledger calls unknown.
+made durable, and only then does anyone hear of it (`outcomes`). Whatever breaks in between leaves either a chunk
+that was never sent or one whose outcome the ledger calls unknown.
 """
 
 from __future__ import annotations
@@ -18,18 +18,9 @@ from bulkjobs.account.auth import Authenticator
 from bulkjobs.account.gate import Gate, GateStopped, Permit, PermitWithdrawn
 from bulkjobs.backoff import delay_s
 from bulkjobs.budget import Budget, CapReached, Share
-from bulkjobs.channel import Channel
-from bulkjobs.clock import timestamp
 from bulkjobs.endpoints import Endpoint
 from bulkjobs.errors import AuthError, ConfigError, InternalError, LedgerFull
-from bulkjobs.events import (
-    AttemptNotApplied,
-    ChunkAccepted,
-    ChunkHeld,
-    ChunkRefused,
-    ChunkSplit,
-    Event,
-)
+from bulkjobs.events import AttemptNotApplied, ChunkSplit, Event
 from bulkjobs.exits import Exit
 from bulkjobs.halt import Halt
 from bulkjobs.intake import Planned
@@ -39,7 +30,6 @@ from bulkjobs.model import (
     Cause,
     Chunk,
     Evidence,
-    JobRecord,
     NotApplied,
     Phase,
     Refused,
@@ -48,6 +38,7 @@ from bulkjobs.model import (
     Verdict,
 )
 from bulkjobs.nonce import nonce_of
+from bulkjobs.outcomes import Outcomes, report_outcome
 from bulkjobs.ports import Clock, Transport
 from bulkjobs.rundir import RunDir, not_written
 from bulkjobs.splitting import parts_of
@@ -66,7 +57,6 @@ _MOST_NOT_PROCESSED: Final = 2
 class Submission:
     """Holds what is the same for every chunk of a run."""
 
-    run_id: str
     endpoint: Endpoint
     base_url: str
     accept: AnswerFormat
@@ -99,13 +89,12 @@ class Worker:
         clock: Clock,
         halt: Halt,
         emit: Callable[[Event], None],
-        on_job: Callable[[str], None],
-        records: Channel[JobRecord],
+        outcomes: Outcomes,
         jitter: random.Random,
         bisect: bool = False,
         budget: Budget | None = None,
     ) -> None:
-        """Makes a worker. `on_job` is told the id of every job, `records` gets its record."""
+        """Makes a worker."""
         self._submission = submission
         self._gate = gate
         self._auth = auth
@@ -115,8 +104,7 @@ class Worker:
         self._clock = clock
         self._halt = halt
         self._emit = emit
-        self._on_job = on_job
-        self._records = records
+        self._outcomes = outcomes
         self._jitter = jitter
         self._bisect = bisect
         self._budget = budget or Budget()
@@ -125,6 +113,7 @@ class Worker:
         """Works through chunks until they end or sending stops."""
         async for planned in chunks:
             try:
+                await self._outcomes.room()
                 await self._settle(planned)
             except GateStopped:
                 return
@@ -197,10 +186,11 @@ class Worker:
     async def _attempt(
         self, chunk: Chunk, number: int, permit: Permit, token: str
     ) -> tuple[Verdict, list[Chunk]]:
-        """Makes one attempt and records its outcome before anything else can happen to the chunk.
+        """Makes one attempt, and sees that its outcome is recorded before anything else can happen to the chunk.
 
         Returns:
-            The verdict that stands, and the parts that go out in the chunk's place, if that is what comes of it.
+            The verdict, of an acceptance the one that the answer gives. And the parts that go out in the chunk's
+            place, if that is what comes of it.
         """
         parts: list[Chunk] = []
         with permit:
@@ -210,6 +200,9 @@ class Worker:
             _report_end(permit, evidence, verdict)
             if evidence.status is not None and not _is(verdict, Cause.UNAUTHORIZED):
                 self._auth.worked(token)
+            if isinstance(verdict, Accepted):
+                self._outcomes.accept(chunk, number, evidence, verdict, permit.pass_on())
+                return verdict, parts
             if self._divides(verdict, chunk):
                 parts = await self._ledger.split(chunk.ordinal, number, evidence, verdict, parts_of(chunk))
             else:
@@ -218,21 +211,15 @@ class Worker:
                 if isinstance(verdict, Refused):
                     verdict = self._kept(chunk, verdict)
                 verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, verdict)
-            # Only now: an acceptance with the job of another chunk has become unknown.
-            if isinstance(verdict, Unknown):
-                permit.outcome_unknown()
-            elif not _is(verdict, Cause.NOT_SENT):
-                permit.outcome_known()
-            if isinstance(verdict, Accepted):
-                permit.job_opened(verdict.job_id)
-            elif _is(verdict, Cause.SLOTS_FULL):
+            report_outcome(permit, verdict)
+            if _is(verdict, Cause.SLOTS_FULL):
                 self._gate.slots_full(verdict.reason)
         if parts and isinstance(verdict, NotApplied | Refused):
             self._emit(
                 ChunkSplit(chunk=chunk.ordinal, ids=chunk.ids, parts=len(parts), reason=verdict.reason)
             )
         else:
-            await self._tell(chunk, number, evidence, verdict)
+            await self._outcomes.tell(chunk, number, evidence, verdict)
         return verdict, parts
 
     def _divides(self, verdict: Verdict, chunk: Chunk) -> TypeGuard[NotApplied | Refused]:
@@ -277,27 +264,8 @@ class Worker:
             if phase >= Phase.CONNECTED:
                 evidence = cut_short("cancelled while it was being sent")
                 verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, judge(evidence))
-                await self._tell(chunk, number, evidence, verdict)
+                await self._outcomes.tell(chunk, number, evidence, verdict)
             raise
-
-    async def _tell(self, chunk: Chunk, number: int, evidence: Evidence, verdict: Verdict) -> None:
-        """Tells everyone else, now that the ledger holds it."""
-        match verdict:
-            case Accepted():
-                record = self._record(chunk, number, evidence, verdict)
-                self._on_job(verdict.job_id)
-                elapsed_s = max(0.0, evidence.ended_utc - evidence.started_utc)
-                self._emit(ChunkAccepted(record=record, elapsed_s=elapsed_s, remark=verdict.remark))
-                await self._records.send(record)
-            case Refused():
-                path = str(self._run_dir.refused_ids(chunk.ordinal))
-                self._emit(ChunkRefused(chunk=chunk.ordinal, ids=chunk.ids, reason=verdict.reason, path=path))
-            case Unknown():
-                self._emit(ChunkHeld(chunk=chunk.ordinal, ids=chunk.ids, reason=verdict.reason))
-            case NotApplied():
-                pass  # told by the caller, who knows how long it waits
-            case _:
-                assert_never(verdict)
 
     def _wait_after(self, verdict: NotApplied, unapplied: int) -> float:
         """Decides what follows an attempt that had no effect; gives the wait before the next, in seconds."""
@@ -344,23 +312,6 @@ class Worker:
             self._halt.pull(Exit.STORAGE, problem)
             return NotApplied(cause=Cause.NOT_PROCESSED, reason=f"{verdict.reason} But {problem}")
         return verdict
-
-    def _record(self, chunk: Chunk, number: int, evidence: Evidence, verdict: Accepted) -> JobRecord:
-        return JobRecord(
-            run_id=self._submission.run_id,
-            chunk=chunk.ordinal,
-            digest=chunk.digest,
-            job_id=verdict.job_id,
-            status=verdict.state.value,
-            type=verdict.job_type,
-            endpoint=self._submission.endpoint.name,
-            ids=chunk.ids,
-            first_id=chunk.first_id,
-            last_id=chunk.last_id,
-            source=chunk.source,
-            attempt=number,
-            accepted_at=timestamp(evidence.ended_utc),
-        )
 
 
 def _cap_reached(reached: CapReached, chunk: Chunk, planned_ids: int) -> str:

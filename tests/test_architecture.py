@@ -68,6 +68,7 @@ ROWS = (
         "forecasting",
         "baseline",
         "reconciler",
+        "outcomes",
         "reports",
         "audit",
     ),

@@ -31,6 +31,22 @@ async def test_a_full_channel_makes_the_producer_wait():
     assert [await anext(channel), await anext(channel)] == [1, 2]
 
 
+async def test_what_must_not_be_lost_goes_into_a_full_channel_and_the_next_producer_waits_longer():
+    channel = Channel(1)
+    channel.put("a")
+    channel.put("b")
+    waiting = asyncio.create_task(channel.room())
+    assert await anext(channel) == "a"
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await anext(channel) == "b"
+    await waiting
+    channel.close()
+    await channel.room()
+    with pytest.raises(ChannelClosed):
+        channel.put("c")
+
+
 async def test_each_item_goes_to_one_consumer():
     channel = Channel(3)
     async with asyncio.TaskGroup() as group:

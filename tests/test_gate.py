@@ -194,6 +194,23 @@ def test_a_submit_that_waits_for_a_slot_goes_when_one_that_made_no_job_is_left()
     run_virtual(main())
 
 
+def test_a_permit_that_was_passed_on_is_given_back_by_whoever_enters_it_next() -> None:
+    async def main() -> None:
+        account = Account(max_active_jobs=1)
+        with await account.gate.admit(SUBMIT) as permit:
+            permit.answered()
+            passed_on = permit.pass_on()
+        waiting = task_of(account.request(SUBMIT))
+        await settle()
+        assert not waiting.done()
+        with passed_on:
+            pass
+        await settle()
+        assert waiting.done()
+
+    run_virtual(main())
+
+
 def test_leaving_without_a_report_counts_as_lost() -> None:
     async def main() -> float:
         account = Account(count=1, max_active_jobs=1)

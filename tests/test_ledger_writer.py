@@ -233,9 +233,9 @@ async def test_after_a_failure_of_the_disk_every_call_raises_at_once(path, error
         assert [type(outcome) for outcome in outcomes] == [LedgerError, LedgerError]
         assert outcomes[0] is not outcomes[1]
         assert outcomes[0].__cause__ is error
-        for call in (writer.do(INSERT, 4), writer.call(lambda _: None)):
+        for call in (lambda: writer.do(INSERT, 4), lambda: writer.call(lambda _: None)):
             with pytest.raises(LedgerError, match=r"cannot be used any more: .*Nothing more is sent"):
-                await call
+                await call()
         with pytest.raises(LedgerError):
             writer.post(INSERT, 5)
         with pytest.raises(LedgerError):

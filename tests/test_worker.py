@@ -24,6 +24,7 @@ from bulkjobs.halt import Halt
 from bulkjobs.intake import Planned
 from bulkjobs.ledger import Ledger
 from bulkjobs.model import Cause, Chunk, ChunkState, Evidence, JobRecord, Phase, Request, RequestKind, Tally
+from bulkjobs.outcomes import Outcomes
 from bulkjobs.rundir import RunDir
 from bulkjobs.settings import Rate, Secret
 from bulkjobs.testing import FakeTransport, VirtualClock, answered, lost, run_virtual
@@ -98,8 +99,16 @@ class Bench:
         self.auth = options.get("auth", GivenToken)(*self._auth_arguments(options))
         self.halt.on_pull(lambda _: self.gate.stop_submits())
         self.records: Channel[JobRecord] = Channel(100)
-        self.submission = Submission(
+        self.outcomes = Outcomes(
+            ledger,
+            run_dir,
             run_id="run",
+            endpoint="contacts",
+            on_job=self.jobs.append,
+            records=self.records,
+            emit=self.events.append,
+        )
+        self.submission = Submission(
             endpoint=endpoint_named("contacts"),
             base_url="https://host/api/v1",
             accept="json",
@@ -116,8 +125,7 @@ class Bench:
             clock=self.clock,
             halt=self.halt,
             emit=self.events.append,
-            on_job=self.jobs.append,
-            records=self.records,
+            outcomes=self.outcomes,
             jitter=random.Random(7),
         )
 
@@ -133,7 +141,10 @@ class Bench:
                 self.ledger.plan(chunk)
             await channel.send(Planned(chunk, known.get(chunk.ordinal, 0), duplicate_risk))
         channel.close()
-        await self.worker.run(channel)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.outcomes.run())
+            await self.worker.run(channel)
+            self.outcomes.close()
 
     async def states(self) -> list[ChunkState]:
         return [row.state for row in await self.ledger.chunk_rows(0, 1000)]
@@ -203,7 +214,7 @@ def test_an_accepted_chunk_has_a_job_a_record_and_an_open_slot(tmp_path: Path) -
 def test_the_ledger_holds_the_job_before_anybody_hears_of_it(tmp_path: Path) -> None:
     async def test(at: Bench) -> None:
         committed: list[int] = []
-        emit = at.worker._emit
+        emit = at.outcomes._emit
 
         def observe(event: Event) -> None:
             committed.append(counted())
@@ -214,12 +225,51 @@ def test_the_ledger_holds_the_job_before_anybody_hears_of_it(tmp_path: Path) -> 
 
             return len(read_run(at.run_dir.path).open_jobs)
 
-        at.worker._emit = observe
-        at.worker._on_job = lambda _: committed.append(counted())
+        at.outcomes._emit = observe
+        at.outcomes._on_job = lambda _: committed.append(counted())
         await at.work(chunk_of(1))
         assert committed == [1, 1]
 
     on(tmp_path, script(accepted()), test)
+
+
+def test_the_last_outcome_of_a_worker_is_durable_before_the_next_first_byte(tmp_path: Path) -> None:
+    """It is not waited for, but kill the process at any time: there is no second chunk in flight of this worker."""
+    in_flight: list[list[tuple[int]]] = []
+
+    def look(request: Request) -> Evidence:
+        from bulkjobs.ledger.schema import open_for_reading
+
+        database = open_for_reading(tmp_path / "run" / "ledger.db")
+        in_flight.append(database.execute("SELECT ordinal FROM chunk WHERE state = 'sending'").fetchall())
+        database.close()
+        return accepted(len(in_flight))
+
+    async def test(at: Bench) -> None:
+        await at.work(*map(chunk_of, range(1, 6)))
+        assert in_flight == [[(ordinal,)] for ordinal in range(1, 6)]
+        assert [record.chunk for record in at.records.receive_waiting()] == [1, 2, 3, 4, 5]
+
+    on(tmp_path, look, test)
+
+
+def test_while_nobody_takes_records_a_worker_soon_takes_no_further_chunk(tmp_path: Path) -> None:
+    numbers = iter(range(1, 1000))
+
+    async def test(at: Bench) -> None:
+        at.outcomes._records = Channel(1)
+        task = asyncio.create_task(at.work(*map(chunk_of, range(1, 201))))
+        await asyncio.sleep(60.0)
+        sent = len(at.transport.requests)
+        assert 2 < sent < 100
+        await asyncio.sleep(3600.0)
+        assert len(at.transport.requests) == sent
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await at.states()).count(ChunkState.ACCEPTED) == sent
+
+    on(tmp_path, lambda _: accepted(next(numbers)), test)
 
 
 def test_the_intent_is_durable_before_the_first_byte(tmp_path: Path) -> None:
@@ -611,7 +661,7 @@ def test_cancelled_when_the_answer_is_there_the_answer_counts(tmp_path: Path, an
 
 def test_cancelled_before_its_record_is_taken_a_chunk_is_delivered_from_the_ledger(tmp_path: Path) -> None:
     async def test(at: Bench) -> None:
-        at.worker._records = Channel(0)  # nobody takes a record
+        at.outcomes._records = Channel(0)  # nobody takes a record
         await cancelled(at, after_s=5.0)
         assert await at.states() == [ChunkState.ACCEPTED]
         assert len(await at.ledger.undelivered(0, 9)) == 1
@@ -624,7 +674,6 @@ def test_cancelled_before_its_record_is_taken_a_chunk_is_delivered_from_the_ledg
 
 def submission(key: bytes, webhook: str | None = "https://me/hook") -> Submission:
     return Submission(
-        run_id="r",
         endpoint=endpoint_named("contacts"),
         base_url="https://host",
         accept="json",

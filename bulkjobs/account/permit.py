@@ -33,16 +33,17 @@ class Permit:
             permit.outcome_known()
             permit.job_opened(job_id)
 
-    A submit's slot is given back on leaving, unless `job_opened` made an open job of it.
+    A submit's slot is given back on leaving, unless `job_opened` made an open job of it, or the permit was passed on.
     """
 
-    __slots__ = ("_alone", "_gate", "_ticket")
+    __slots__ = ("_alone", "_gate", "_passed_on", "_ticket")
 
     def __init__(self, gate: Gate, ticket: Ticket, *, alone: bool) -> None:
         self._gate = gate
         self._ticket = ticket
         self._alone = alone
         """It is for the one submit that tries alone, and its outcome was not reported yet."""
+        self._passed_on = False
 
     def __enter__(self) -> Self:
         return self
@@ -50,9 +51,17 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._passed_on:
+            self._passed_on = False
+            return
         if self._ticket.in_flight:
             self.lost()
         self._gate._settle(self._ticket, alone=self._alone)  # noqa: SLF001 - a permit is a part of its gate
+
+    def pass_on(self) -> Self:
+        """Leaves it to somebody else, who enters it again, to give the permit back: leaving it now does not."""
+        self._passed_on = True
+        return self
 
     def check(self) -> None:
         """Passes if the request may still begin. To be called when everything is ready for its first byte.

@@ -7,6 +7,7 @@ returns when its change is durable; the others queue it in order and report a fa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import secrets
@@ -302,26 +303,32 @@ class Ledger(LedgerReader):
             self._begun.discard((ordinal, attempt))
             raise
 
-    async def end_attempt(self, ordinal: int, attempt: int, evidence: Evidence, verdict: Verdict) -> Verdict:
+    def end_attempt(
+        self, ordinal: int, attempt: int, evidence: Evidence, verdict: Verdict
+    ) -> asyncio.Future[Verdict]:
         """Records what became of an attempt and moves its chunk.
 
         An attempt that never began is proved not sent: its evidence is kept and the chunk stays planned.
 
         Returns:
-            The verdict that stands: an acceptance with a job that belongs to another chunk becomes unknown.
+            What to wait for until that is durable. It gives the verdict that stands: an acceptance with a job that
+            belongs to another chunk becomes unknown. It raises InternalError when the attempt has ended before.
+
+        Guarantees:
+            It is durable no later than whatever is recorded after this call.
 
         Raises:
-            InternalError: the attempt has ended before, or claims to have been sent without having begun.
+            InternalError: the attempt claims to have been sent without having begun.
         """
         row = (ordinal, attempt, evidence, verdict)
         if (ordinal, attempt) in self._begun:
             self._begun.discard((ordinal, attempt))
-            return await self._writer.do(END_ATTEMPT, row)
+            return self._writer.do(END_ATTEMPT, row)
         if evidence.phase >= Phase.HEADERS_SENT or not isinstance(verdict, NotApplied):
             raise InternalError(
                 f"Attempt {attempt} of chunk {ordinal} was sent and is not recorded as in flight."
             )
-        return await self._writer.do(RECORD_UNSENT, row)
+        return self._writer.do(RECORD_UNSENT, row)
 
     async def split(
         self, ordinal: int, attempt: int, evidence: Evidence, verdict: Verdict, parts: Sequence[Chunk]

@@ -166,21 +166,25 @@ class Writer:
         self._thread.start()
         await self._opened
 
-    async def do(self, operation: Operation[Row, Result], row: Row) -> Result:
-        """Queues a row and waits until it is durable.
+    def do(self, operation: Operation[Row, Result], row: Row) -> asyncio.Future[Result]:
+        """Queues a row.
+
+        Returns:
+            What to wait for: it has the result once the row is durable. It raises InternalError when the row
+            contradicts the ledger, and nothing of it was written; LedgerError when the ledger failed.
 
         Guarantees:
-            Once called it will be written, also when the caller is cancelled, unless the ledger fails.
+            It will be written, also when the wait is cancelled, unless the ledger fails; no later than what is queued
+            after it.
 
         Raises:
-            InternalError: the row contradicts the ledger; nothing of it was written.
-            LedgerError: the ledger failed or is closed.
+            LedgerError: the ledger failed before, or is closed.
         """
         self._check()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._work_began()
         self._hand_in(_Entry(operation, row, future))
-        return await future
+        return future
 
     def post(self, operation: Operation[Row, Result], row: Row) -> None:
         """Queues a row, in order with all others, without waiting. If it fails, so does every later call.

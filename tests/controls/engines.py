@@ -114,12 +114,16 @@ def _intends_after_sending() -> Iterator[None]:
     async def nothing(_ledger: Ledger, _ordinal: int, _attempt: int) -> None:
         await asyncio.sleep(0)
 
-    async def both(
+    async def both_in_turn(
         ledger: Ledger, ordinal: int, attempt: int, evidence: Evidence, verdict: Verdict
     ) -> Verdict:
         if evidence.phase >= Phase.HEADERS_SENT:
             await begin(ledger, ordinal, attempt)
-        return await end(ledger, ordinal, attempt, evidence, verdict)
+        stands: Verdict = await end(ledger, ordinal, attempt, evidence, verdict)
+        return stands
+
+    def both(*arguments: Any) -> asyncio.Future[Verdict]:
+        return asyncio.ensure_future(both_in_turn(*arguments))
 
     with mock.patch.object(Ledger, "begin_attempt", nothing), mock.patch.object(Ledger, "end_attempt", both):
         yield

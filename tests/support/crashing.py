@@ -8,6 +8,7 @@ closed or told, as when the kernel or a person does it. `CRASH` holds NAME@N, or
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import inspect
@@ -94,7 +95,10 @@ def _wrap(owner: Any, name: str, *, before: str | None = None, after: str | None
     def call(*arguments: Any, **named: Any) -> Any:
         enter()
         result = function(*arguments, **named)
-        leave()
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(lambda _: leave())
+        else:
+            leave()
         return result
 
     @functools.wraps(function)
