@@ -16,6 +16,7 @@ from typing import Final, assert_never
 from bulkjobs.account.permit import Permit
 from bulkjobs.channel import Channel
 from bulkjobs.clock import timestamp
+from bulkjobs.errors import InternalError
 from bulkjobs.events import ChunkAccepted, ChunkHeld, ChunkRefused, Event
 from bulkjobs.ledger import Ledger
 from bulkjobs.model import Accepted, Cause, Chunk, Evidence, JobRecord, NotApplied, Refused, Unknown, Verdict
@@ -29,13 +30,12 @@ _WAITING: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class _Acceptance:
-    """Is an answer that made a job, and is on its way into the ledger."""
+    """Is an answer that made a job, and is on its way into the ledger. It does not keep the chunk, which is large."""
 
     durable: asyncio.Future[Verdict]
     """Gives the verdict that stands."""
-    chunk: Chunk
-    attempt: int
-    evidence: Evidence
+    record: JobRecord
+    elapsed_s: float
     permit: Permit
 
 
@@ -89,7 +89,9 @@ class Outcomes:
             LedgerError: the ledger failed or is closed.
         """
         durable = self._ledger.end_attempt(chunk.ordinal, attempt, evidence, verdict)
-        self._accepted.put(_Acceptance(durable, chunk, attempt, evidence, permit))
+        record = self._record(chunk, attempt, evidence, verdict)
+        elapsed_s = max(0.0, evidence.ended_utc - evidence.started_utc)
+        self._accepted.put(_Acceptance(durable, record, elapsed_s, permit))
 
     def close(self) -> None:
         """Says that no acceptance comes any more; `run` ends when all are told of."""
@@ -107,21 +109,15 @@ class Outcomes:
                     verdict = await acceptance.durable
                     # An acceptance with the job of another chunk has become unknown.
                     report_outcome(permit, verdict)
-                await self.tell(acceptance.chunk, acceptance.attempt, acceptance.evidence, verdict)
+                await self._tell_accepted(acceptance, verdict)
         finally:
             for left in self._accepted.receive_waiting():  # the session fails; they are written all the same
                 if not left.durable.cancel():
                     left.durable.exception()  # seen: it is the one with which the session fails
 
-    async def tell(self, chunk: Chunk, attempt: int, evidence: Evidence, verdict: Verdict) -> None:
-        """Tells everyone of an outcome, now that the ledger holds it."""
+    def tell(self, chunk: Chunk, verdict: Verdict) -> None:
+        """Tells the observers of an outcome without a job, now that the ledger holds it."""
         match verdict:
-            case Accepted():
-                record = self._record(chunk, attempt, evidence, verdict)
-                self._on_job(verdict.job_id)
-                elapsed_s = max(0.0, evidence.ended_utc - evidence.started_utc)
-                self._emit(ChunkAccepted(record=record, elapsed_s=elapsed_s, remark=verdict.remark))
-                await self._records.send(record)
             case Refused():
                 path = str(self._run_dir.refused_ids(chunk.ordinal))
                 self._emit(ChunkRefused(chunk=chunk.ordinal, ids=chunk.ids, reason=verdict.reason, path=path))
@@ -129,8 +125,19 @@ class Outcomes:
                 self._emit(ChunkHeld(chunk=chunk.ordinal, ids=chunk.ids, reason=verdict.reason))
             case NotApplied():
                 pass  # told by the worker, which knows how long it waits
+            case Accepted():
+                raise InternalError("An acceptance is told of by `run`.")
             case _:
                 assert_never(verdict)
+
+    async def _tell_accepted(self, acceptance: _Acceptance, verdict: Verdict) -> None:
+        record = acceptance.record
+        if isinstance(verdict, Accepted):
+            self._on_job(verdict.job_id)
+            self._emit(ChunkAccepted(record=record, elapsed_s=acceptance.elapsed_s, remark=verdict.remark))
+            await self._records.send(record)
+        elif isinstance(verdict, Unknown):
+            self._emit(ChunkHeld(chunk=record.chunk, ids=record.ids, reason=verdict.reason))
 
     def _record(self, chunk: Chunk, attempt: int, evidence: Evidence, verdict: Accepted) -> JobRecord:
         return JobRecord(

@@ -219,7 +219,7 @@ class Worker:
                 ChunkSplit(chunk=chunk.ordinal, ids=chunk.ids, parts=len(parts), reason=verdict.reason)
             )
         else:
-            await self._outcomes.tell(chunk, number, evidence, verdict)
+            self._outcomes.tell(chunk, verdict)
         return verdict, parts
 
     def _divides(self, verdict: Verdict, chunk: Chunk) -> TypeGuard[NotApplied | Refused]:
@@ -264,7 +264,7 @@ class Worker:
             if phase >= Phase.CONNECTED:
                 evidence = cut_short("cancelled while it was being sent")
                 verdict = await self._ledger.end_attempt(chunk.ordinal, number, evidence, judge(evidence))
-                await self._outcomes.tell(chunk, number, evidence, verdict)
+                self._outcomes.tell(chunk, verdict)
             raise
 
     def _wait_after(self, verdict: NotApplied, unapplied: int) -> float:

@@ -101,17 +101,17 @@ static int add_fault(Scanner *self, const uint8_t *text, const uint8_t *start, c
     return 0;
 }
 
-/* Counts an id that was just written behind the output, and closes the chunk when it is full. */
-static int keep(Scanner *self, size_t length)
+/* Counts ids that were just written behind the output, and closes the chunk when it is full. */
+static int count_in(Scanner *self, Py_ssize_t ids, Py_ssize_t length)
 {
     Piece *filling = &self->filling;
     if (!filling->ids) {
         filling->source = self->source;
         filling->line = self->line;
     }
-    self->out[filling->end + (Py_ssize_t)length] = '\n';
-    filling->end += (Py_ssize_t)length + 1;
-    if (++filling->ids < self->size)
+    filling->end += length;
+    filling->ids += ids;
+    if (filling->ids < self->size)
         return 0;
     if (reserve((void **)&self->pieces, self->piece_count, &self->piece_room, sizeof(Piece)) < 0)
         return -1;
@@ -121,6 +121,13 @@ static int keep(Scanner *self, size_t length)
     self->closed.duplicate += filling->duplicate;
     *filling = (Piece){.end = filling->end};
     return 0;
+}
+
+/* Keeps the id that was just written behind the output. */
+static int keep(Scanner *self, size_t length)
+{
+    self->out[self->filling.end + (Py_ssize_t)length] = '\n';
+    return count_in(self, 1, (Py_ssize_t)length + 1);
 }
 
 static int take_integer(Scanner *self, const Integer *id, const uint8_t *end)
@@ -230,11 +237,87 @@ static const uint8_t *read_integers(Scanner *self, const uint8_t *at, const uint
     return at;
 }
 
+/* Eight bytes at a time: the functions below work on bytes of a word that are ASCII, and answer with the top bit of each. */
+
+#define IN_EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+#define TOPS IN_EACH(0x80)
+
+static uint64_t word_at(const uint8_t *at)
+{
+    uint64_t word = 0;
+    for (int n = 0; n < 8; n++) /* compilers make one load of it */
+        word |= (uint64_t)at[n] << 8 * n;
+    return word;
+}
+
+static uint64_t equal_to(uint64_t word, uint8_t byte)
+{
+    return ~((word ^ IN_EACH(byte)) + IN_EACH(0x7F)) & TOPS;
+}
+
+static uint64_t not_below(uint64_t word, uint8_t byte)
+{
+    return (word + IN_EACH(0x80 - byte)) & TOPS;
+}
+
+/* Gives where the lines at the beginning of a text end that hold nothing but a clean id, and how many these are, up to
+   `most`; it may stop some lines early. No id has to be read, so that this takes a tenth of the time of reading them. */
+static const uint8_t *clean_lines(const uint8_t *at, const uint8_t *end, Py_ssize_t most, Py_ssize_t *lines)
+{
+    const uint8_t *stop = at;
+    uint64_t begins = 0x80; /* the first byte is the first of a line */
+    unsigned digits = 0;    /* of the line that goes on */
+    *lines = 0;
+    for (; end - at >= 8; at += 8) {
+        uint64_t word = word_at(at);
+        uint64_t newlines = equal_to(word, '\n');
+        uint64_t clean = newlines | (not_below(word, '0') & ~not_below(word, '9' + 1));
+        begins |= newlines << 8;
+        if (word & TOPS || clean != TOPS || (begins & (newlines | equal_to(word, '0'))))
+            break;
+        begins = newlines >> 56;
+        if (!newlines) {
+            if ((digits += 8) > MOST_DIGITS)
+                break;
+            continue;
+        }
+        if (digits + (unsigned)__builtin_ctzll(newlines) / 8 > MOST_DIGITS)
+            break;
+        Py_ssize_t more = (Py_ssize_t)(((newlines >> 7) * IN_EACH(1)) >> 56);
+        for (; more > most - *lines; more--)
+            newlines &= ~(UINT64_C(1) << (63 - __builtin_clzll(newlines)));
+        digits = (unsigned)__builtin_clzll(newlines) / 8;
+        stop = at + 8 - digits;
+        *lines += more;
+        if (*lines == most)
+            break;
+    }
+    return stop;
+}
+
+/* Takes clean lines as they are; gives where they end, NULL without memory. */
+static const uint8_t *take_lines(Scanner *self, const uint8_t *at, const uint8_t *end)
+{
+    for (;;) {
+        Py_ssize_t lines;
+        const uint8_t *stop = clean_lines(at, end, self->size - self->filling.ids, &lines);
+        if (stop == at)
+            return at;
+        memcpy(self->out + self->filling.end, at, (size_t)(stop - at));
+        if (count_in(self, lines, stop - at) < 0)
+            return NULL;
+        self->line += lines;
+        at = stop;
+    }
+}
+
 static int scan_integers(Scanner *self, const uint8_t *text, const uint8_t *at, const uint8_t *end)
 {
     Integer row[READ_AHEAD];
     while (at < end) {
         size_t count;
+        if (!self->dedupe && !(at = take_lines(self, at, end)))
+            return -1;
         at = read_integers(self, at, end, row, &count);
         if (self->dedupe)
             for (size_t n = 0; n < count; n++)

@@ -61,7 +61,23 @@ pieces = st.sampled_from(
 texts = st.lists(pieces, max_size=60).map(b"".join)
 
 
-@given(texts, st.integers(1, 7), st.booleans(), st.lists(st.integers(0, 500), max_size=6))
+clean = st.integers(1, 10**19 - 1).map(lambda number: b"%d" % number)
+short = st.integers(1, 10**8).map(lambda number: b"%d" % number)
+flawed = st.sampled_from(
+    [b"", b"0", b"012", b"9" * 20, b"8" * 27, b"1,2", b" 7", b"5 ", b"4\r", b"x", b"12/4", b"12:4", b"1\x003", b"1\x8a3",
+     b"\xb1\xb2", b"\x8a"]
+)  # fmt: skip
+mostly_clean_lines = st.lists(st.one_of(clean, short, short, short, flawed), max_size=80).map(
+    lambda lines: b"\n".join([*lines, b""])
+)
+
+
+@given(
+    st.one_of(texts, mostly_clean_lines),
+    st.integers(1, 13),
+    st.booleans(),
+    st.lists(st.integers(0, 500), max_size=6),
+)
 def test_any_text_in_any_blocks_gives_what_a_plain_reading_gives(text, size, dedupe, blocks):
     """Whole-buffer work and a token-by-token reading agree on ids, order, lines and counts."""
     chunks, invalid, tail, chunker = cut_up(text, size, dedupe=dedupe, blocks=blocks)
@@ -79,6 +95,18 @@ def test_any_text_in_any_blocks_gives_what_a_plain_reading_gives(text, size, ded
         assert (chunk.ids, chunk.line) == (len(mine), mine[0][1])
         assert (chunk.first_id, chunk.last_id) == (mine[0][0].decode(), mine[-1][0].decode())
         assert chunk.digest == hashlib.sha256(chunk.body).hexdigest()
+
+
+def test_any_byte_at_any_place_of_a_clean_line_is_seen():
+    """Eight bytes are checked at a time."""
+    clean_text = b"12345678\n2345678901\n9\n0" + b"1234567890123456789\n" * 2
+    for at in range(len(clean_text)):
+        for byte in range(256):
+            text = clean_text[:at] + bytes([byte]) + clean_text[at + 1 :]
+            chunks, invalid, *_ = cut_up(text, 3, dedupe=False)
+            ids, bad_lines, _ = plainly(text, dedupe=False)
+            assert b"\n".join(chunk.body for chunk in chunks) == b"\n".join(id for id, _ in ids), text
+            assert [one.line for one in invalid] == bad_lines, text
 
 
 @given(texts, st.integers(1, 7), st.lists(st.integers(0, 500), max_size=6))
@@ -200,17 +228,20 @@ def test_ids_up_to_nineteen_digits_are_kept_to_the_digit():
     assert chunks[0].tally.duplicate == len(ids)
 
 
-def test_large_blocks_take_the_same_way():
-    """A million ids with every kind of trouble strewn in come out as a plain reading says."""
+@pytest.mark.parametrize("separator", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("dedupe", [True, False])
+def test_large_blocks_take_the_same_way(separator, dedupe):
+    """A few hundred thousand ids with every kind of trouble strewn in come out as a plain reading says."""
     random = np.random.default_rng(5)
     tokens = [b"%d" % n for n in random.integers(1, 400_000, 300_000)]
     for at, odd in zip(
         random.integers(0, len(tokens), 900), [b"x", b" 7 ", b"", b"007", b"1,2,,3"] * 180, strict=True
     ):
         tokens[at] = odd
-    text = b"\r\n".join(tokens)
-    chunks, invalid, tail, _ = cut_up(text, 10_000, blocks=list(range(0, len(text), 250_000)))
-    ids, bad_lines, duplicates = plainly(text, dedupe=True)
+    text = separator.join(tokens)
+    blocks = list(range(0, len(text), 250_000))
+    chunks, invalid, tail, _ = cut_up(text, 10_000, dedupe=dedupe, blocks=blocks)
+    ids, bad_lines, duplicates = plainly(text, dedupe=dedupe)
     assert b"\n".join(c.body for c in chunks) == b"\n".join(i for i, _ in ids)
     assert [i.line for i in invalid] == bad_lines
     assert sum((c.tally for c in chunks), tail).duplicate == duplicates
