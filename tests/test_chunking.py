@@ -105,7 +105,7 @@ def test_any_byte_at_any_place_of_a_clean_line_is_seen():
             text = clean_text[:at] + bytes([byte]) + clean_text[at + 1 :]
             chunks, invalid, *_ = cut_up(text, 3, dedupe=False)
             ids, bad_lines, _ = plainly(text, dedupe=False)
-            assert b"\n".join(chunk.body for chunk in chunks) == b"\n".join(id for id, _ in ids), text
+            assert b"\n".join(chunk.body for chunk in chunks) == b"\n".join(id_ for id_, _ in ids), text
             assert [one.line for one in invalid] == bad_lines, text
 
 
