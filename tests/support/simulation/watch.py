@@ -126,7 +126,8 @@ class Watch:
             "lockout+": self._locked_out,
         }
         self._in_memory: Counter[int] = Counter()
-        self._most_in_memory = (2 * scenario.settings.workers + 1) * scenario.chunk_size
+        # A chunk for each worker waits, one is with it, and of one it holds only the record until that is told.
+        self._most_in_memory = (3 * scenario.settings.workers + 1) * scenario.chunk_size
 
     def broken(self, what: str) -> None:
         """Takes down a violation."""
@@ -398,7 +399,7 @@ class Watch:
         if isinstance(event, ChunkPlanned):
             self._in_memory[process.number] += event.ids
             if self._in_memory[process.number] > self._most_in_memory:
-                self.broken(f"I10 more than {self._most_in_memory} ids are in memory")
+                self.broken(f"I10 more than {self._most_in_memory} ids are in memory or not told of")
         elif isinstance(event, ChunkAccepted):
             self._in_memory[process.number] -= event.record.ids
         elif isinstance(event, (ChunkRefused, ChunkHeld)):
