@@ -19,7 +19,8 @@
 #include "texts.h"
 
 #define MOST_DIGITS 19    /* always below 2**64 */
-#define LONGEST_TEXT 64   /* of an opaque id */
+#define SHORTEST_TEXT 32  /* of an opaque id */
+#define LONGEST_TEXT 64
 #define READ_AHEAD 32
 #define COPIED_AT_ONCE 24 /* an integer id and a byte more, rounded up: a copy of fixed length is one of two moves */
 #define DUMPED_AT_ONCE ((size_t)1 << 20)
@@ -171,16 +172,15 @@ static const uint8_t *read_digits(const uint8_t *at, uint64_t *value)
 /* Tells whether a text is an opaque id. Without a branch in the loop, so that the compiler works on many bytes at once. */
 static int is_opaque_id(const uint8_t *text, size_t length)
 {
-    if (!length || length > LONGEST_TEXT)
+    if (length < SHORTEST_TEXT || length > LONGEST_TEXT)
         return 0;
-    unsigned bad = 0, digits = 0;
+    unsigned bad = 0;
     for (size_t n = 0; n < length; n++) {
         uint8_t byte = text[n];
         unsigned digit = (uint8_t)(byte - '0') <= 9;
-        digits += digit;
         bad |= !(digit | ((uint8_t)((byte | 32) - 'a') < 26) | (byte == '_') | (byte == '-'));
     }
-    return !bad && digits < length;
+    return !bad;
 }
 
 /* Takes the token that begins at `start`, whatever it holds; gives where the next begins, NULL without memory. */

@@ -1,4 +1,7 @@
-"""Checks the body of a submission: ids as plain digits, a comma or a newline between each two, none of them bad."""
+"""Checks the body of a submission: ids as plain digits, a comma or a newline between each two, none of them bad.
+
+Or as words, one a line, where the endpoint takes opaque ids.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,13 @@ from bulkjobs.simulator.messages import Refusal
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["IdRule", "count_ids", "too_many"]
+__all__ = ["IdRule", "count_ids", "count_opaque_ids", "too_many"]
 
 _SEPARATORS: Final = b",\n"
 _MOST_DIGITS: Final = 19
 _ID: Final = re.compile(rb"[1-9][0-9]{0,18}")
+_OPAQUE_ID: Final = re.compile(rb"[0-9A-Za-z_-]{32,64}")
+_OPAQUE_IDS: Final = re.compile(rb"(?:[0-9A-Za-z_-]{32,64}\n)*[0-9A-Za-z_-]{32,64}")
 
 _FOREIGN: Final = b"x"
 # Every byte that may not stand in a body becomes the foreign one.
@@ -42,6 +47,23 @@ def count_ids(body: bytes, *, max_ids: int) -> int:
         raise Refusal(
             400, "400-107", f"Please enter a valid number for contactId. Given value is {_culprit(body)}"
         )
+    if not 1 <= ids <= max_ids:
+        raise too_many(max_ids)
+    return ids
+
+
+def count_opaque_ids(body: bytes, *, max_ids: int) -> int:
+    """Counts the ids of a submission to an endpoint of opaque ids, as strictly as `count_ids`.
+
+    Every sample has 64 letters, digits, `_` and `-`; how short one may be is not known. They go one a line.
+
+    Raises:
+        Refusal: as `count_ids`.
+    """
+    if body and not _OPAQUE_IDS.fullmatch(body):
+        culprit = next(piece for piece in body.split(b"\n") if not _OPAQUE_ID.fullmatch(piece))
+        raise Refusal(400, "400-108", f"Executive id is not valid: {_quoted(culprit)}")
+    ids = body.count(b"\n") + 1 if body else 0
     if not 1 <= ids <= max_ids:
         raise too_many(max_ids)
     return ids
@@ -78,12 +100,16 @@ def _culprit(body: bytes) -> str:
     """Quotes the first piece that is not an id, at most 40 bytes of it. Only a refused body pays for this."""
     for piece in re.split(rb"[,\n]", body):
         if not _ID.fullmatch(piece):
-            return repr(piece[:40].decode("ascii", "backslashreplace"))
+            return _quoted(piece)
     raise AssertionError("a body of nothing but ids is never refused")
 
 
+def _quoted(piece: bytes) -> str:
+    return repr(piece[:40].decode("ascii", "backslashreplace"))
+
+
 class IdRule:
-    """Says of which ids something holds: given ones, or all that end in given digits.
+    """Says of which ids something holds: given ones, or all that end in given characters.
 
     Args:
         rule: a set of ids, or a text like `13,*0007`: the id 13, and every id that ends in 0007.
@@ -97,8 +123,8 @@ class IdRule:
         exact: set[bytes] = set()
         endings: set[bytes] = set()
         for piece in filter(None, map(str.strip, pieces)):
-            if not re.fullmatch(r"[*]?[0-9]{1,19}", piece):
-                raise ConfigError(f"{piece!r} is no id and no ending; write ids and *DIGITS, e.g. 13,*0007.")
+            if not re.fullmatch(r"[*]?[0-9A-Za-z_-]{1,64}", piece):
+                raise ConfigError(f"{piece!r} is no id and no ending; write ids and *ENDING, e.g. 13,*0007.")
             (endings if piece.startswith("*") else exact).add(piece.removeprefix("*").encode())
         self._exact = frozenset(exact)
         self._endings = tuple(ending + b"\n" for ending in sorted(endings))
