@@ -5,6 +5,8 @@
 
 #include "texts.h"
 
+#include "fetch.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,8 +14,9 @@
 #define POSITION_BITS 40
 #define POSITION_MASK (((uint64_t)1 << POSITION_BITS) - 1)
 #define FEWEST_PLACES 1024
+#define READ_AHEAD 16
 
-static uint64_t hash_of(const uint8_t *text, size_t length)
+uint64_t texts_hash(const uint8_t *text, size_t length)
 {
     uint64_t hash = length * 0x9E3779B97F4A7C15u, word;
     for (; length >= 8; text += 8, length -= 8) {
@@ -28,10 +31,20 @@ static uint64_t hash_of(const uint8_t *text, size_t length)
     return hash * 0x9E3779B97F4A7C15u;
 }
 
+void texts_fetch(const Texts *set, uint64_t hash)
+{
+    FETCH(&set->table[hash & (set->places - 1)]);
+}
+
 static const uint8_t *text_at(const Texts *set, uint64_t entry)
 {
     uint64_t position = (entry & POSITION_MASK) - 1;
     return set->blocks[position / BLOCK_BYTES] + position % BLOCK_BYTES;
+}
+
+static uint64_t entry_of(uint64_t hash, uint64_t position)
+{
+    return (hash & ~POSITION_MASK) | (position + 1);
 }
 
 static void enter(Texts *set, uint64_t hash, uint64_t position)
@@ -39,7 +52,7 @@ static void enter(Texts *set, uint64_t hash, uint64_t position)
     size_t mask = set->places - 1, at = hash & mask;
     while (set->table[at])
         at = (at + 1) & mask;
-    set->table[at] = (hash & ~POSITION_MASK) | (position + 1);
+    set->table[at] = entry_of(hash, position);
 }
 
 static int grow(Texts *set)
@@ -52,12 +65,22 @@ static int grow(Texts *set)
     set->table = table;
     set->bytes += (places - set->places) * sizeof *table;
     set->places = places;
+    uint64_t hashes[READ_AHEAD], positions[READ_AHEAD];
+    size_t count = 0;
     for (size_t block = 0; block < set->block_count; block++) {
         size_t length;
         const uint8_t *data = texts_block(set, block, &length);
-        for (size_t at = 0; at < length; at += 1 + data[at])
-            enter(set, hash_of(data + at + 1, data[at]), block * BLOCK_BYTES + at);
+        for (size_t at = 0; at < length; at += 1 + data[at]) {
+            size_t next = count++ % READ_AHEAD;
+            if (count > READ_AHEAD)
+                enter(set, hashes[next], positions[next]);
+            hashes[next] = texts_hash(data + at + 1, data[at]);
+            positions[next] = block * BLOCK_BYTES + at;
+            texts_fetch(set, hashes[next]);
+        }
     }
+    for (size_t n = count < READ_AHEAD ? count : READ_AHEAD; n; n--)
+        enter(set, hashes[n - 1], positions[n - 1]);
     return 0;
 }
 
@@ -83,13 +106,12 @@ static int open_block(Texts *set)
     return 0;
 }
 
-int texts_add(Texts *set, const uint8_t *text, size_t length)
+int texts_add(Texts *set, const uint8_t *text, size_t length, uint64_t hash)
 {
     if (4 * (set->used + 1) > 3 * set->places && grow(set) < 0)
         return -1;
-    uint64_t hash = hash_of(text, length);
-    size_t mask = set->places - 1;
-    for (size_t at = hash & mask; set->table[at]; at = (at + 1) & mask) {
+    size_t mask = set->places - 1, at = hash & mask;
+    for (; set->table[at]; at = (at + 1) & mask) {
         if ((set->table[at] ^ hash) & ~POSITION_MASK)
             continue;
         const uint8_t *known = text_at(set, set->table[at]);
@@ -101,7 +123,7 @@ int texts_add(Texts *set, const uint8_t *text, size_t length)
     uint8_t *room = set->blocks[set->block_count - 1] + set->filled;
     room[0] = (uint8_t)length;
     memcpy(room + 1, text, length);
-    enter(set, hash, (set->block_count - 1) * BLOCK_BYTES + set->filled);
+    set->table[at] = entry_of(hash, (set->block_count - 1) * BLOCK_BYTES + set->filled);
     set->filled += 1 + length;
     set->used++;
     return 1;
@@ -146,7 +168,7 @@ int texts_load(Texts *set, const uint8_t *data, size_t length)
         size_t text = data[0];
         if (!text || text >= length)
             return -2;
-        if (texts_add(set, data + 1, text) < 0)
+        if (texts_add(set, data + 1, text, texts_hash(data + 1, text)) < 0)
             return -1;
         data += 1 + text;
         length -= 1 + text;

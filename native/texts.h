@@ -17,13 +17,18 @@ typedef struct {
     size_t bytes;  /* of everything that was allocated */
 } Texts;
 
-/* All of these give 0, or -1 when memory ran out; the set then still holds what it held. */
+/* All that can fail give 0, or -1 when memory ran out; the set then still holds what it held. */
 
 int texts_init(Texts *set);
 void texts_free(Texts *set);
 
+uint64_t texts_hash(const uint8_t *text, size_t length);
+
+/* Brings the place of a text into the cache, some time before the text is taken in. */
+void texts_fetch(const Texts *set, uint64_t hash);
+
 /* Takes a text in; 1 if it is new, 0 if it was there. */
-int texts_add(Texts *set, const uint8_t *text, size_t length);
+int texts_add(Texts *set, const uint8_t *text, size_t length, uint64_t hash);
 
 /* Gives block `block` as it is kept, for texts_load. */
 const uint8_t *texts_block(const Texts *set, size_t block, size_t *length);
