@@ -11,6 +11,7 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -374,6 +375,15 @@ static int enter(Scanner *self)
     return 0;
 }
 
+/* Says why something failed. */
+static PyObject *failure(const Scanner *self)
+{
+    if (!self->texts.trouble)
+        return PyErr_NoMemory();
+    errno = self->texts.trouble;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 static PyObject *scanner_scan(Scanner *self, PyObject *arguments)
 {
     Py_buffer text;
@@ -389,7 +399,7 @@ static PyObject *scanner_scan(Scanner *self, PyObject *arguments)
         Py_BEGIN_ALLOW_THREADS
         status = scan(self, data, data + start, data + end);
         Py_END_ALLOW_THREADS
-        result = status < 0 ? PyErr_NoMemory() : found(self);
+        result = status < 0 ? failure(self) : found(self);
         self->busy = 0;
     }
     PyBuffer_Release(&text);
@@ -445,6 +455,8 @@ static PyObject *scanner_dump(Scanner *self, PyObject *arguments)
         const uint8_t *data = (const uint8_t *)"";
         if (place < self->texts.block_count)
             data = texts_block(&self->texts, place++, &length);
+        if (!data)
+            return failure(self);
         return Py_BuildValue("(y#n)", (const char *)data, (Py_ssize_t)length, (Py_ssize_t)place);
     }
     uint8_t *data = malloc(DUMPED_AT_ONCE);
@@ -476,7 +488,7 @@ static PyObject *scanner_load(Scanner *self, PyObject *arguments)
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&data);
     if (status == -1)
-        return PyErr_NoMemory();
+        return failure(self);
     if (status == -2) {
         PyErr_SetString(PyExc_ValueError, "These bytes are no part of a set of ids.");
         return NULL;
@@ -508,10 +520,10 @@ static PyObject *scanner_seen_bytes(Scanner *self, void *Py_UNUSED(closure))
 
 static PyObject *scanner_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"size", "dedupe", "opaque", NULL};
+    static char *names[] = {"size", "dedupe", "opaque", "file", NULL};
     Py_ssize_t size;
-    int dedupe, opaque;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "n$pp:Scanner", names, &size, &dedupe, &opaque))
+    int dedupe = 0, opaque = 0, file = -1;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "n|$ppi:Scanner", names, &size, &dedupe, &opaque, &file))
         return NULL;
     if (size < 1) {
         PyErr_SetString(PyExc_ValueError, "A chunk has at least one id.");
@@ -525,7 +537,7 @@ static PyObject *scanner_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->dedupe = dedupe;
     self->opaque = opaque;
     self->line = 1;
-    if (dedupe && (opaque ? texts_init(&self->texts) : integers_init(&self->integers)) < 0) {
+    if (dedupe && (opaque ? texts_init(&self->texts, file) : integers_init(&self->integers)) < 0) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }

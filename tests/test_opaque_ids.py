@@ -33,6 +33,7 @@ from bulkjobs.audit import audit_run, explain_id
 from bulkjobs.audit.occurrences import Finder
 from bulkjobs.chunking import Chunker
 from bulkjobs.endpoints import ENDPOINTS
+from bulkjobs.errors import SinkError
 from bulkjobs.events import ChunkSettled
 from bulkjobs.ids import IdForm, fault_of
 from bulkjobs.settings import OPTIONS, Secret, Settings
@@ -154,6 +155,18 @@ def test_any_text_in_any_blocks_gives_what_a_plain_reading_gives(pieces, cuts):
     assert [chunk.body for chunk in kept[1]] == list(dict.fromkeys(token for _, token in plainly))
     assert chunkers[1].totals.duplicate == len(kept[0]) - len(kept[1])
     assert found == [number for number, token in plainly if token == ONE.encode()]
+
+
+def test_a_set_that_cannot_be_read_back_ends_the_run_as_a_full_disk_does(tmp_path):
+    """It does not take an id for new because nobody can tell."""
+    chunker = Chunker(
+        1, dedupe=True, form=IdForm.OPAQUE, file=lambda: os.open(tmp_path / "f", os.O_WRONLY | os.O_CREAT)
+    )
+    chunker.begin("s")
+    text = lines([f"{number:064d}" for number in range(20_000)]).encode()
+    assert len(chunker.feed(text).chunks) == 20_000
+    with pytest.raises(SinkError, match="run directory"):
+        chunker.feed(text)
 
 
 # --- the endpoint ---
