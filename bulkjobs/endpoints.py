@@ -30,6 +30,7 @@ class Endpoint:
     content_type: str
     """Sent bare: whether the server takes a `charset` parameter is not known."""
     id_form: IdForm
+    """What its ids look like, wherever they are read or looked for."""
 
 
 ENDPOINTS: dict[str, Endpoint] = {

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
+from pathlib import Path
 
 from benchmarks.programs.stopwatch import stopwatch
 from bulkjobs.chunking import Chunker
 from bulkjobs.ids import IdForm
+from bulkjobs.rundir import unnamed_file
 from bulkjobs.sources import open_sources
 
 
 async def cut(path: str, size: int, *, dedupe: bool, form: IdForm, column: str) -> int:
     """Gives how many ids the chunks hold."""
-    chunker = Chunker(size, dedupe=dedupe, form=form)
+    chunker = Chunker(size, dedupe=dedupe, form=form, file=partial(unnamed_file, Path()))
     ids = 0
     for source in open_sources([path], column=column or None):
         chunker.begin(source.name)
