@@ -69,14 +69,15 @@ static int read_back(Texts *set, uint8_t *data, size_t length, uint64_t position
 static int is_same(Texts *set, uint64_t entry, const uint8_t *text, size_t length)
 {
     uint64_t position = (entry & POSITION_MASK) - 1;
-    const uint8_t *block = set->blocks[position / BLOCK_BYTES], *known = block + position % BLOCK_BYTES;
+    const uint8_t *block = set->blocks[position / BLOCK_BYTES], *known;
     uint8_t copy[1 + MOST_BYTES];
-    if (!block) {
-        size_t left = BLOCK_BYTES - position % BLOCK_BYTES;
-        if (read_back(set, copy, length < left ? 1 + length : left, position) < 0)
-            return -1;
+    size_t begin = position % BLOCK_BYTES, left = BLOCK_BYTES - begin;
+    if (block)
+        known = block + begin;
+    else if (read_back(set, copy, length < left ? 1 + length : left, position) < 0)
+        return -1;
+    else
         known = copy;
-    }
     return known[0] == length && !memcmp(known + 1, text, length);
 }
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from bulkjobs.simulator.endpoints import CONTACTS
+from bulkjobs.simulator.idlist import OPAQUE_ID
 from bulkjobs.simulator.messages import Refusal
 
 if TYPE_CHECKING:
@@ -75,7 +76,11 @@ class Others:
         config, like = self._config, self._last_body.replace(b",", b"\n")
         size = self._draw.choice(config.foreign_sizes) if config.foreign_sizes else like.count(b"\n") + 1
         opaque = self._last_endpoint.opaque
-        shared = (piece for piece in like.split(b"\n") if opaque or piece.isdigit())
+        shared = (
+            piece
+            for piece in like.split(b"\n")
+            if (OPAQUE_ID.fullmatch(piece) if opaque else piece.isdigit())
+        )
         taken = list(islice(shared, min(size, config.foreign_shared))) if config.foreign_shared else []
         return [*taken, *islice(self._new_ids(opaque=opaque), size - len(taken))]
 

@@ -16,13 +16,15 @@ from bulkjobs.simulator.messages import Refusal
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["IdRule", "count_ids", "count_opaque_ids", "too_many"]
+__all__ = ["OPAQUE_ID", "IdRule", "count_ids", "count_opaque_ids", "too_many"]
 
 _SEPARATORS: Final = b",\n"
 _MOST_DIGITS: Final = 19
 _ID: Final = re.compile(rb"[1-9][0-9]{0,18}")
-_OPAQUE_ID: Final = re.compile(rb"[0-9A-Za-z_-]{32,64}")
-_OPAQUE_IDS: Final = re.compile(rb"(?:[0-9A-Za-z_-]{32,64}\n)*[0-9A-Za-z_-]{32,64}")
+_FEWEST_OPAQUE: Final = 32
+_MOST_OPAQUE: Final = 64
+OPAQUE_ID: Final = re.compile(rb"[0-9A-Za-z_-]{%d,%d}" % (_FEWEST_OPAQUE, _MOST_OPAQUE))
+_OPAQUE_BYTES: Final = bytes(byte for byte in range(256) if re.match(rb"[0-9A-Za-z_\n-]", bytes([byte])))
 
 _FOREIGN: Final = b"x"
 # Every byte that may not stand in a body becomes the foreign one.
@@ -60,13 +62,17 @@ def count_opaque_ids(body: bytes, *, max_ids: int) -> int:
     Raises:
         Refusal: as `count_ids`.
     """
-    if body and not _OPAQUE_IDS.fullmatch(body):
-        culprit = next(piece for piece in body.split(b"\n") if not _OPAQUE_ID.fullmatch(piece))
-        raise Refusal(400, "400-108", f"Executive id is not valid: {_quoted(culprit)}")
-    ids = body.count(b"\n") + 1 if body else 0
-    if not 1 <= ids <= max_ids:
+    if not body:
         raise too_many(max_ids)
-    return ids
+    newlines = np.flatnonzero(np.frombuffer(body, dtype=np.uint8) == ord("\n"))
+    steps = np.diff(newlines, prepend=-1, append=len(body))
+    # A regular expression for all of it takes twice as long.
+    if body.translate(None, _OPAQUE_BYTES) or steps.min() <= _FEWEST_OPAQUE or steps.max() > _MOST_OPAQUE + 1:
+        culprit = next(piece for piece in body.split(b"\n") if not OPAQUE_ID.fullmatch(piece))
+        raise Refusal(400, "400-108", f"Executive id is not valid: {_quoted(culprit)}")
+    if len(steps) > max_ids:
+        raise too_many(max_ids)
+    return len(steps)
 
 
 def too_many(max_ids: int) -> Refusal:
