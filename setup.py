@@ -11,7 +11,7 @@ setup(
         Extension(
             "bulkjobs._scan",
             sources=["native/scan.c", "native/integers.c", "native/texts.c"],
-            depends=["native/integers.h", "native/texts.h"],
+            depends=["native/fetch.h", "native/integers.h", "native/texts.h"],
             extra_compile_args=ARGUMENTS,
             py_limited_api=True,
         ),

@@ -7,6 +7,7 @@ position, computed again, and whoever checks a run computes the ids once more. E
 from __future__ import annotations
 
 import argparse
+import base64
 import gzip
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import IO, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DataSpec", "Permutation", "blocks", "distinct_ids", "main", "write"]
+__all__ = ["DataSpec", "Permutation", "blocks", "distinct_ids", "main", "opaque_text", "write"]
 
 _Ids = npt.NDArray[np.uint64]
 
@@ -39,6 +40,9 @@ _INVALID: Final = (
     b"\xff",
 )
 """Lines that are no ids, each for another reason; taken in turn."""
+_OPAQUE_CHARACTERS: Final = 64
+_OPAQUE_WORDS: Final = 6
+"""Of 64 bits: four characters stand for three bytes."""
 _FOUR_DIGITS: Final = np.array([b"%04d" % number for number in range(10_000)], dtype="S4")
 
 
@@ -59,6 +63,8 @@ class DataSpec:
     spread: int = 1
     """The ids are drawn from a range of `ids` times this many numbers: 1 takes every number of the range."""
     seed: int = 1
+    opaque: bool = False
+    """Each id is written as the 64 characters that follow from its number."""
 
     def __post_init__(self) -> None:
         if self.ids < 1 or self.spread < 1 or self.seed < 0:
@@ -70,11 +76,16 @@ class DataSpec:
 
     @property
     def digits(self) -> int:
-        """Is the length of every id."""
+        """Is how many digits the number of every id has."""
         digits = _FEWEST_DIGITS
         while 9 * 10 ** (digits - 1) < self.ids * self.spread:
             digits += 1
         return digits
+
+    @property
+    def id_bytes(self) -> int:
+        """Is the length of every id as it stands in the file."""
+        return _OPAQUE_CHARACTERS if self.opaque else self.digits
 
     @property
     def lowest(self) -> int:
@@ -146,9 +157,10 @@ def blocks(spec: DataSpec) -> Iterator[bytes]:
         due = spec.duplicate_lines * end // spec.ids
         positions = _positions(begin, end, due - duplicates, random)
         duplicates = due
-        text = _text(permutation(positions) + np.uint64(spec.lowest), spec.digits)
+        numbers = permutation(positions) + np.uint64(spec.lowest)
+        text = opaque_text(numbers) if spec.opaque else _text(numbers, spec.digits)
         due = spec.invalid_lines * end // spec.ids
-        yield _with_invalid(text, spec.digits + 1, range(invalid, due), random)
+        yield _with_invalid(text, spec.id_bytes + 1, range(invalid, due), random)
         invalid = due
 
 
@@ -181,6 +193,20 @@ def _text(ids: _Ids, digits: int) -> bytes:
     return lines.tobytes()
 
 
+def opaque_text(numbers: _Ids) -> bytes:
+    """Writes an opaque id a line for each number, another for each: 64 letters, digits, `_` and `-`.
+
+    The first word of an id is its number, mixed by steps that can each be undone (those of splitmix64).
+    """
+    words = numbers[:, np.newaxis] + np.arange(_OPAQUE_WORDS, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    text = base64.urlsafe_b64encode((words ^ (words >> np.uint64(31))).astype("<u8").tobytes())
+    lines = np.full((len(numbers), _OPAQUE_CHARACTERS + 1), ord("\n"), dtype=np.uint8)
+    lines[:, :-1] = np.frombuffer(text, dtype=np.uint8).reshape(len(numbers), _OPAQUE_CHARACTERS)
+    return lines.tobytes()
+
+
 def _with_invalid(text: bytes, line_bytes: int, numbers: range, random: np.random.Generator) -> bytes:
     if not numbers:
         return text
@@ -208,6 +234,7 @@ def write(spec: DataSpec, path: Path, *, compress: bool = False) -> dict[str, ob
         "duplicate": spec.duplicate_lines,
         "invalid": spec.invalid_lines,
         "digits": spec.digits,
+        "opaque": spec.opaque,
         "spread": spec.spread,
         "seed": spec.seed,
         "text_bytes": text_bytes,
@@ -236,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--spread", type=int, default=1, help="numbers in the range for each id; 1 is dense")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--opaque", action="store_true", help="write each id as 64 letters, digits, _ and -")
     parser.add_argument("--gzip", action="store_true", help="write gzip")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
     given = parser.parse_args(arguments)
@@ -246,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             invalid=given.invalid,
             spread=given.spread,
             seed=given.seed,
+            opaque=given.opaque,
         )
     except ValueError as error:
         parser.error(str(error))

@@ -66,7 +66,7 @@ class Checkpoints:
 
         Args:
             text_bytes: how much was read since the last call.
-            set_bytes: memory of the set of ids, which a checkpoint has to write.
+            set_bytes: size of the set of ids, which a checkpoint has to write.
         """
         self._read_bytes += text_bytes
         return not self._broken and self._read_bytes >= max(_LEAST_BYTES, _READ_PER_WRITTEN * set_bytes)

@@ -17,12 +17,12 @@ source again counts the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from bulkjobs._scan import Scanner
-from bulkjobs.errors import InternalError
+from bulkjobs.errors import InternalError, SinkError
 from bulkjobs.ids import BLANKS, IdForm, fault_of, shown
 from bulkjobs.model import Chunk, InvalidId, Tally
 
@@ -72,27 +72,39 @@ class Snapshot:
 class Chunker:
     """Cuts the text of one or more sources into chunks. Chunks go on over the end of a source."""
 
-    def __init__(self, size: int, *, dedupe: bool, form: IdForm = IdForm.INTEGER) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        dedupe: bool,
+        form: IdForm = IdForm.INTEGER,
+        file: Callable[[], int] | None = None,
+    ) -> None:
         """Makes a chunker.
 
         Args:
             size: most ids in a chunk, at least 1.
             dedupe: whether an id met before in this run is dropped.
             form: what an id looks like.
+            file: opens a file in which a set of opaque ids has room, and gives its descriptor; -1 if there is none.
         """
         self._size = size
         self._dedupe = dedupe
         self._form = form
-        self._scanner = Scanner(size, dedupe=dedupe, opaque=form is IdForm.OPAQUE)
+        self._file = file
+        opaque = form is IdForm.OPAQUE
+        self._scanner = Scanner(
+            size, dedupe=dedupe, opaque=opaque, file=file() if file is not None and opaque and dedupe else -1
+        )
         self._ordinal = 0
         self._sources: list[str] = []
         self._rest = b""
         self._overlong = False
         self._bom_passed = False
 
-    def anew(self) -> Chunker:
-        """Gives a new chunker of the same kind."""
-        return Chunker(self._size, dedupe=self._dedupe, form=self._form)
+    def anew(self, file: Callable[[], int] | None = None) -> Chunker:
+        """Gives a new chunker of the same kind, if need be with a file."""
+        return Chunker(self._size, dedupe=self._dedupe, form=self._form, file=file or self._file)
 
     @property
     def totals(self) -> Tally:
@@ -112,7 +124,7 @@ class Chunker:
 
     @property
     def set_bytes(self) -> int:
-        """Is the memory of the set of ids already met."""
+        """Is the size of the set of ids already met, in memory and in its file."""
         return self._scanner.seen_bytes
 
     def begin(self, source: str) -> None:
@@ -240,8 +252,17 @@ class Chunker:
             self._rest = core + behind.removesuffix(b"\r")[:_LONGEST_TOKEN_BYTES] + line_end
 
     def _take(self, text: bytes, start: int, end: int, cut: Cut) -> None:
-        """Works on whole tokens: this part of the text ends with a separator."""
-        pieces, faults = self._scanner.scan(text, start, end)
+        """Works on whole tokens: this part of the text ends with a separator.
+
+        Raises:
+            SinkError: the set of ids already met cannot be read back from its file.
+        """
+        try:
+            pieces, faults = self._scanner.scan(text, start, end)
+        except OSError as error:
+            raise SinkError(
+                f"The ids already met are kept in the run directory, and cannot be read there: {error.strerror}."
+            ) from error
         cut.chunks += [self._chunk(piece) for piece in pieces]
         cut.invalid += [self._invalid(line, text[at : at + length]) for line, at, length in faults]
 

@@ -1,7 +1,7 @@
 """The kinds of bulk job, as data. Another endpoint is another row.
 
-Source: vendor article "[POST] - Contact Details Job" (path, body, limit, content type, names) and
-"[GET] - Contact Details Job Status" (status path).
+Source: vendor articles "[POST] - Contact Details Job" (path, body, limit, content type, names), "[GET] - Contact
+Details Job Status" (status path) and "[POST] - New Contact Details Job" (path, body, limit).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bulkjobs.errors import ConfigError
+from bulkjobs.ids import IdForm
 
 __all__ = ["ENDPOINTS", "Endpoint", "endpoint_named"]
 
@@ -28,12 +29,27 @@ class Endpoint:
     """Most ids in one request."""
     content_type: str
     """Sent bare: whether the server takes a `charset` parameter is not known."""
+    id_form: IdForm
+    """What its ids look like, wherever they are read or looked for."""
 
 
 ENDPOINTS: dict[str, Endpoint] = {
     endpoint.name: endpoint
     for endpoint in (
-        Endpoint(name="contacts", path="/contact/job", max_ids=10_000, content_type="text/plain"),
+        Endpoint(
+            name="contacts",
+            path="/contact/job",
+            max_ids=10_000,
+            content_type="text/plain",
+            id_form=IdForm.INTEGER,
+        ),
+        Endpoint(
+            name="target-contacts",
+            path="/target/contact/job",
+            max_ids=10_000,
+            content_type="text/plain",
+            id_form=IdForm.OPAQUE,
+        ),
     )
 }
 

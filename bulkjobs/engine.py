@@ -309,7 +309,7 @@ class Engine:
         )
 
     def _intake(self, sources: Sequence[Source], ledger: Ledger) -> Intake:
-        chunker = Chunker(self._chunk_size, dedupe=self._settings.dedupe)
+        chunker = Chunker(self._chunk_size, dedupe=self._settings.dedupe, form=self._endpoint.id_form)
         return Intake(
             sources,
             chunker,

@@ -1,10 +1,13 @@
-"""What an id is: one to nineteen ASCII digits, the first not a zero; or, of the opaque kind, a short word.
+"""What an id is: one to nineteen ASCII digits, the first not a zero; or, of the opaque kind, a long word.
 
 The rule is stricter than `int()` on purpose. `007`, `+5`, `1_2` or `٣` name another contact than the
 text says, or none, and every id that goes out is paid for. So an id is never repaired, only trimmed of
 the blanks around it; whatever else is wrong with it, it is reported and stays at home.
 
 Nineteen digits always fit an unsigned 64-bit integer, which is how the set of ids already met holds them.
+
+What an opaque id says nobody knows, so its case counts, and all that is asked of it is that it looks like one: the
+names of columns, `NULL`, and the integer ids of other endpoints are words of the same letters, but short ones.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ __all__ = [
     "EMPTY_CELL",
     "MAX_DIGITS",
     "MAX_OPAQUE",
+    "MIN_OPAQUE",
     "MISSING_CELL",
     "NULL",
     "IdForm",
@@ -37,6 +41,8 @@ class IdForm(StrEnum):
 MAX_DIGITS: Final = 19
 """2**63 has nineteen digits; no public sample of an integer id has more than eight (api.md 7)."""
 
+MIN_OPAQUE: Final = 32
+"""Whether all have 64 characters is not said; nothing that is found among ids by accident has so many as these."""
 MAX_OPAQUE: Final = 64
 
 BLANKS: Final = b" \t"
@@ -54,7 +60,8 @@ _NO_ID: Final = {
 
 _ID = re.compile(rb"[1-9][0-9]{0,18}")
 _FLOAT = re.compile(rb"[+-]?[0-9]*\.[0-9]*(?:[eE][+-]?[0-9]+)?")
-_OPAQUE = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+_OPAQUE = re.compile(rb"[A-Za-z0-9_-]{32,64}")
+_WORD = re.compile(rb"[A-Za-z0-9_-]+")
 _SHOWN_CHARACTERS: Final = 200
 
 
@@ -94,17 +101,19 @@ def _fault_of_integer(text: bytes) -> str:
 
 
 def _fault_of_opaque(text: bytes) -> str | None:
-    if text.isdigit():
-        return "only digits: an id of another endpoint"
     if _OPAQUE.fullmatch(text):
         return None
     if fault := _fault_of_file(text):
         return fault
     if any(byte in b" \t" for byte in text):
         return "blank inside: separate ids by a newline or a comma"
-    if len(text) > MAX_OPAQUE and text.isascii():
+    if not _WORD.fullmatch(text):
+        return "a character other than letters, digits, _ and -"
+    if len(text) > MAX_OPAQUE:
         return f"more than {MAX_OPAQUE} characters"
-    return "a character other than letters, digits, _ and -"
+    if text.isdigit():
+        return "only digits: an id of another endpoint"
+    return f"fewer than {MIN_OPAQUE} characters: the name of a column, or an id that was cut?"
 
 
 def _fault_of_file(text: bytes) -> str | None:

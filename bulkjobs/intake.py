@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, closing, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from bulkjobs.ledger import ChunkRow, Ledger, VerdictRow
 from bulkjobs.model import Chunk, ChunkState, Tally
 from bulkjobs.ports import Source
 from bulkjobs.reading import HaltedError, InvalidReport, Reading
+from bulkjobs.rundir import unnamed_file
 from bulkjobs.splitting import part_body
 
 __all__ = ["Intake", "Planned"]
@@ -81,7 +83,7 @@ class Intake:
     def _reading(self, *, checkpoints: bool = True) -> Reading:
         return Reading(
             self._sources,
-            self._chunker.anew(),
+            self._chunker.anew(partial(unnamed_file, self._invalid_path.parent)),
             halt=self._halt,
             emit=self._emit,
             broke_off=self._ledger.source_broke_off,

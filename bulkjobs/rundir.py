@@ -14,7 +14,7 @@ from typing import Final
 
 from bulkjobs.errors import SourceError
 
-__all__ = ["RunDir", "default_run_dir", "not_written", "sync_folder", "write_all"]
+__all__ = ["RunDir", "default_run_dir", "not_written", "sync_folder", "unnamed_file", "write_all"]
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
@@ -123,6 +123,17 @@ def write_all(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def unnamed_file(folder: Path) -> int:
+    """Opens a file that nobody else can see and that is gone with the process; -1 if there can be none."""
+    import tempfile  # noqa: PLC0415 - few runs need one
+
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            return os.dup(file.fileno())
+    except OSError:
+        return -1
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,6 +12,8 @@
 
 #include "integers.h"
 
+#include "fetch.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -231,12 +233,6 @@ int integers_add(Integers *set, uint64_t value)
     page = claim(set, value >> 16);
     return page ? put_sparse(set, page, (uint16_t)value) : -1;
 }
-
-#ifdef __GNUC__
-#define FETCH(address) __builtin_prefetch(address)
-#else
-#define FETCH(address) ((void)(address))
-#endif
 
 void integers_fetch_page(const Integers *set, uint64_t value)
 {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 
 from benchmarks import data
 from benchmarks.checked import WrongResult, check_books
-from benchmarks.data import DataSpec, Permutation, blocks, distinct_ids, main
+from benchmarks.data import DataSpec, Permutation, blocks, distinct_ids, main, opaque_text
 from bulkjobs.chunking import Chunker
+from bulkjobs.ids import IdForm
 
 SPECS = [
     DataSpec(ids=1),
@@ -24,6 +27,7 @@ SPECS = [
     DataSpec(ids=5_000, duplicates=0.1, spread=8),
     DataSpec(ids=5_000, duplicates=0.1, spread=10**12),
 ]
+OPAQUE = DataSpec(ids=70_001, duplicates=0.3, invalid=0.01, opaque=True)
 
 
 def positions(size: int) -> np.ndarray:
@@ -56,15 +60,22 @@ def test_a_file_holds_exactly_what_it_says(spec):
     assert spec.lowest <= min(distinct) <= max(distinct) < spec.lowest + spec.ids * spec.spread
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("spec", [*SPECS, OPAQUE], ids=str)
 def test_the_program_counts_what_the_file_says(spec):
-    chunker = Chunker(10_000, dedupe=True)
+    chunker = Chunker(10_000, dedupe=True, form=IdForm.OPAQUE if spec.opaque else IdForm.INTEGER)
     chunker.begin("made")
     for block in blocks(spec):
         chunker.feed(block)
     chunker.end()
     found = (chunker.ids, chunker.totals.duplicate, chunker.totals.invalid)
     assert found == (spec.ids, spec.duplicate_lines, spec.invalid_lines)
+
+
+def test_an_opaque_id_has_the_length_and_the_letters_of_real_ones():
+    """And no more in common with the next than chance gives it."""
+    words = opaque_text(positions(3)).split()
+    assert all(re.fullmatch(rb"[A-Za-z0-9_-]{64}", word) for word in words)
+    assert all(sum(a == b for a, b in zip(one, other, strict=True)) < 8 for one, other in pairwise(words))
 
 
 def test_the_same_values_give_the_same_bytes_and_another_seed_another_order():
@@ -110,6 +121,7 @@ def test_the_command_writes_the_file_and_tells_what_it_made(packed, tmp_path, ca
         "duplicate": 20,
         "invalid": 10,
         "digits": 8,
+        "opaque": False,
         "spread": 1,
         "seed": 5,
         "text_bytes": len(text),

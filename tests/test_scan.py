@@ -1,5 +1,6 @@
 """The extension under the chunker: the set of ids already met against Python's own, and what it must refuse."""
 
+import os
 import random
 import threading
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkjobs._scan import Scanner
+from bulkjobs.rundir import unnamed_file
 
 integers = st.one_of(
     st.integers(1, 200),
@@ -16,7 +18,7 @@ integers = st.one_of(
     st.integers(65_000, 66_100),
 )
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
-opaque = st.text(ALPHABET, min_size=1, max_size=64).filter(lambda text: not text.isdigit())
+opaque = st.text(ALPHABET, min_size=32, max_size=64)
 FORMS = pytest.mark.parametrize("form", ["integer", "opaque"])
 
 
@@ -37,7 +39,7 @@ def some(form: str, count: int, seed: int) -> list[str]:
     chance = random.Random(seed)
     if form == "opaque":
         return [
-            "".join(chance.choices(ALPHABET, k=chance.choice((2, 43, 57)))) + f"{n}z" for n in range(count)
+            "".join(chance.choices(ALPHABET, k=chance.choice((31, 43, 57)))) + f"{n}z" for n in range(count)
         ]
     numbers = {chance.choice((chance.randrange(1, 3 * count), chance.randrange(1, 10**9), chance.randrange(1, 10**19)))
                for _ in range(count)}  # fmt: skip
@@ -164,3 +166,48 @@ def test_two_threads_cannot_scan_with_one_scanner_at_a_time():
 def test_a_chunk_has_at_least_one_id(size):
     with pytest.raises(ValueError, match="at least one"):
         Scanner(size, dedupe=True, opaque=False)
+
+
+# --- a set of texts that is larger than its memory should be ---
+
+
+def words(count: int) -> list[str]:
+    return [f"{number:064d}" for number in range(count)]
+
+
+@pytest.mark.parametrize("kept_in", ["a file", "a full disk", "memory"])
+def test_texts_are_told_apart_wherever_they_are_kept(tmp_path, kept_in):
+    """Some in memory and some in the file, in the order of their coming and in none; also after a dump."""
+    file = {"a file": lambda: unnamed_file(tmp_path), "a full disk": lambda: os.open("/dev/full", os.O_RDWR)}
+    ids, others = words(40_000), words(50_000)
+    one = Scanner(1, dedupe=True, opaque=True, file=file.get(kept_in, lambda: -1)())
+    assert kept(one, ids) == ids
+    assert kept(one, random.Random(1).sample(others, len(others))) != []
+    assert kept(one, others) == []
+    second, place = scanner(form="opaque"), 0
+    while (dumped := one.dump(place))[0]:
+        second.load(dumped[0])
+        place = dumped[1]
+    assert kept(second, others) == []
+
+
+def test_a_file_takes_the_place_of_memory_and_goes_with_the_set(tmp_path):
+    descriptor = unnamed_file(tmp_path)
+    one = Scanner(1, dedupe=True, opaque=True, file=descriptor)
+    kept(one, words(40_000))
+    assert os.fstat(descriptor).st_size == 2 * 2**20
+    assert list(tmp_path.iterdir()) == []
+    del one
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_a_file_that_cannot_be_read_is_no_reason_to_guess(tmp_path):
+    """Whether an id was met is in the file alone."""
+    one = Scanner(1, dedupe=True, opaque=True, file=os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT))
+    ids = words(20_000)
+    kept(one, ids)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        kept(one, ids)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        one.dump(0)

@@ -361,7 +361,7 @@ async def test_the_command_can_end_by_itself():
         ("--job-time", "2..1"),
         ("--speed", "0"),
         ("--for", "x"),
-        ("--bad-ids", "x"),
+        ("--bad-ids", "x!"),
         ("--results", "paper"),
         ("--books-sync",),
     ],

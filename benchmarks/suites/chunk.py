@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchmarks.measuring import apart, lacking, run_program
 from benchmarks.model import OURS, Bar, Case, Contender, Figures, Place, Scale, Suite
 from benchmarks.suites.submit import CHUNK_IDS, Work, made
+from bulkjobs.ids import IdForm
 
 __all__ = ["KINDS", "SUITE", "Kind"]
 
@@ -37,9 +38,11 @@ class Kind:
     """The distribution without which there is no such file; then the kind is left out."""
     column: str = ""
     """Of a table: where the ids are."""
+    form: IdForm = IdForm.INTEGER
 
 
 _COLUMN: Final = "contact_id"
+_OPAQUE_AT_ONCE: Final = 1 << 16
 
 
 def _as_it_is(text: Path) -> Path:
@@ -77,6 +80,20 @@ def _csv(text: Path) -> Path:
     return _beside(text, "csv", b"name,%s,country\nAda,%s,NL\n" % (_COLUMN.encode(), ids))
 
 
+def _opaque(text: Path) -> Path:
+    """Makes an opaque id of each integer one, a block at a time: the whole is several gigabytes on the way."""
+    import numpy as np  # noqa: PLC0415 - only the process that makes the file is to have it
+
+    from benchmarks.data import opaque_text  # noqa: PLC0415 - as above
+
+    path = text.with_name(f"{text.name}.opaque")
+    numbers = np.fromfile(text, dtype=np.uint64, sep="\n")
+    with path.open("wb") as file:
+        for begin in range(0, len(numbers), _OPAQUE_AT_ONCE):
+            file.write(opaque_text(numbers[begin : begin + _OPAQUE_AT_ONCE]))
+    return path
+
+
 def _parquet(text: Path) -> Path:
     from pyarrow import csv, parquet  # noqa: PLC0415 - an extra
 
@@ -110,6 +127,12 @@ KINDS: Final = (
                 unit="",
             ),
         ),
+    ),
+    Kind(
+        name="opaque",
+        make=_opaque,
+        readers={"wc": "", "pyarrow": "pyarrow"},
+        form=IdForm.OPAQUE,
     ),
     Kind(name="gzip", make=_gzip, readers={"zcat": "", "isal": "isal"}),
     Kind(
@@ -148,7 +171,7 @@ def _case(kind: Kind, work: Work) -> Case:
         return Contender(
             name=name,
             title=title,
-            play=_plays("cutting", path, str(CHUNK_IDS), duplicates, kind.column, ids=work.ids),
+            play=_plays("cutting", path, str(CHUNK_IDS), duplicates, kind.form, kind.column, ids=work.ids),
         )
 
     def reader(name: str, library: str) -> Contender:

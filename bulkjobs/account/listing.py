@@ -169,12 +169,13 @@ class JobReader:
             )
         )
         try:
-            read = answer if isinstance(answer, Unreadable) else parse_results(answer)
+            form = self._endpoint.id_form
+            read = answer if isinstance(answer, Unreadable) else parse_results(answer, form)
             if not isinstance(read, ResultsLink):
                 return read
             request = results_link_request(read.url, base_url=self._base_url)
             answer = _body(await self._exchange(request))
-            read = answer if isinstance(answer, Unreadable) else parse_results(answer)
+            read = answer if isinstance(answer, Unreadable) else parse_results(answer, form)
         except (MalformedAnswer, ConfigError) as error:
             return Unreadable(reason=str(error))
         return (

@@ -20,6 +20,7 @@ from bulkjobs.audit.records import sink_files
 from bulkjobs.audit.recutting import chunker_of, recut
 from bulkjobs.audit.rereading import Reading, RecordedSource, recorded_sources
 from bulkjobs.clock import timestamp
+from bulkjobs.endpoints import endpoint_named
 from bulkjobs.errors import ConfigError
 from bulkjobs.ids import BLANKS, fault_of, shown
 from bulkjobs.ledger import RunRow
@@ -148,16 +149,17 @@ def explain_id(
         if row is not None:
             sources = recorded_sources(inspection.sources(), row, run_dir, folder)
             reading = Reading(sources, finished=row.source_finished, progress=progress)
-            if fault_of(text) is None:
+            reason = fault_of(text, endpoint_named(row.endpoint).id_form)
+            if reason is None:
                 found = _Asked(row, run_dir, inspection, sources).explain(text, reading)
             else:
-                found = _explain_invalid(row, text, reading)
+                found = _explain_invalid(row, text, reason, reading)
     if found is None:
         raise ConfigError(f"The run directory {run_dir.path} was made, but no run was begun in it.")
     return found
 
 
-def _explain_invalid(run: RunRow, text: bytes, reading: Reading) -> Explanation:
+def _explain_invalid(run: RunRow, text: bytes, reason: str, reading: Reading) -> Explanation:
     wanted = shown(text)
     places = _Places()
     order: dict[str, int] = {}
@@ -172,7 +174,7 @@ def _explain_invalid(run: RunRow, text: bytes, reading: Reading) -> Explanation:
         run_id=run.run_id,
         id=wanted,
         kind="invalid" if places.count else "absent",
-        reason=fault_of(text),
+        reason=reason,
         occurrences=places.kept,
         count=places.count,
         dedupe=bool(run.identity["dedupe"]),

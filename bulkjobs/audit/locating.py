@@ -15,6 +15,7 @@ from bulkjobs.audit.findings import Progress
 from bulkjobs.audit.recutting import chunker_of, recut
 from bulkjobs.audit.rereading import Reading, RecordedSource
 from bulkjobs.chunking import Chunker
+from bulkjobs.endpoints import endpoint_named
 from bulkjobs.ledger import RunRow
 from bulkjobs.ledger.inspection import ChunkRecord, Inspection
 from bulkjobs.model import Chunk
@@ -114,7 +115,7 @@ def _cut_alone(
     row: ChunkRecord, sources: Sequence[RecordedSource], run: RunRow, *, dedupe: bool
 ) -> Chunk | None:
     """Cuts as many ids as a chunk has, from the line on which it begins."""
-    chunker = Chunker(row.ids, dedupe=dedupe)
+    chunker = Chunker(row.ids, dedupe=dedupe, form=endpoint_named(run.endpoint).id_form)
     reading = Reading(sources, finished=run.source_finished)
     before = row.line - 1
     current = None

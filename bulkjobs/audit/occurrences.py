@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bulkjobs.ids import BLANKS, MAX_DIGITS
+from bulkjobs.ids import BLANKS
 
 __all__ = ["Finder"]
 
@@ -52,7 +52,7 @@ class Finder:
         """Keeps of a long beginning what decides whether it is the id."""
         rest = self._rest.lstrip(BLANKS)
         core = rest.removesuffix(b"\r").rstrip(BLANKS)
-        if len(core) > MAX_DIGITS:
+        if len(core) > len(self._wanted):
             self._rest = b"x"  # whatever follows
         else:
             self._rest = core + b" " + (b"\r" if rest.endswith(b"\r") else b"")

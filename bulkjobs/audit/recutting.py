@@ -13,6 +13,7 @@ from bulkjobs.audit.findings import Findings, Progress, told
 from bulkjobs.audit.reports import InvalidLines
 from bulkjobs.audit.rereading import Reading, RecordedSource
 from bulkjobs.chunking import Chunker, Cut
+from bulkjobs.endpoints import endpoint_named
 from bulkjobs.ledger import RunRow
 from bulkjobs.ledger.inspection import ChunkRecord, Inspection
 from bulkjobs.model import Chunk, Tally
@@ -35,7 +36,7 @@ def chunker_of(run: RunRow) -> Chunker:
     """Makes the chunker that cuts the sources of a run as they were cut."""
     size, dedupe = run.identity["chunk_size"], run.identity["dedupe"]
     assert isinstance(size, int)
-    return Chunker(size, dedupe=bool(dedupe))
+    return Chunker(size, dedupe=bool(dedupe), form=endpoint_named(run.endpoint).id_form)
 
 
 def recut(chunker: Chunker, reading: Reading) -> Iterator[Cut]:

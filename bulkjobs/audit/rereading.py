@@ -41,7 +41,7 @@ class RecordedSource:
 
     def changed(self) -> bool:
         """Tells whether the file has another size or time than when the run began."""
-        return self.fingerprint not in (None, self.opened().fingerprint)
+        return self.fingerprint is not None and self.fingerprint != self.opened().fingerprint
 
     def opened(self) -> Source:
         """Opens what is not a copy.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from bulkjobs.cli.options import AS_JSON, FOLDER, RUN
 from bulkjobs.cli.report import print_lines, table
 from bulkjobs.cli.session import exiting
 from bulkjobs.cli.streams import on_terminal
+from bulkjobs.ids import IdForm, fault_of
 
 if TYPE_CHECKING:
     from bulkjobs.audit import Explanation, Fate  # sqlite comes with it
@@ -40,7 +42,19 @@ class Outcome(IntEnum):
     """It does not."""
 
 
-@click.command
+class _Explain(click.Command):
+    """Takes an opaque id that begins with a dash for what it is: no option is as long as one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ids = [
+            one for one in args if one.startswith("-") and fault_of(os.fsencode(one), IdForm.OPAQUE) is None
+        ]
+        if ids and "--" not in args:
+            args = [*(one for one in args if one not in ids), "--", *ids]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Explain)
 @RUN
 @click.argument("wanted", metavar="ID", help="The id, or a text that is none.")
 @FOLDER

@@ -113,7 +113,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         kind=_text("the name of an endpoint"),
         metavar="NAME",
         default="contacts",
-        help="Kind of bulk job.",
+        help="Kind of bulk job: contacts (integer ids) or target-contacts (opaque ids).",
     ),
     Option(
         name="--base-url",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from bulkjobs.simulator.answers import Answer
 from bulkjobs.simulator.dates import created_text, period_bounds, period_text
+from bulkjobs.simulator.endpoints import ENDPOINTS
 from bulkjobs.simulator.messages import Refusal
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["job_list", "usage"]
 _API: Final = "contactDetails"
 _CONTACT_DETAILS: Final = 2
 _TYPE_CODES: Final = {"companyDetails": 1, "enrich": 3, "contactLookup": 4, "targetContactDetails": 5}
+_SERVED: Final = {endpoint.job_type for endpoint in ENDPOINTS}
 _PER_PAGE: Final = 10
 _MOST_PER_PAGE: Final = 50
 _USAGE_LAG_S: Final = 300.0
@@ -63,7 +65,7 @@ def job_list(
     if types is not None:
         found = [job for job in found if _type_code(job) in types]
     if config.list_hides_type:
-        found = [job for job in found if job.job_type is not None]
+        found = [job for job in found if job.job_type not in _SERVED]
     if config.list_newest_first:
         found = found[::-1]
     shown = found[(page - 1) * per_page : page * per_page]

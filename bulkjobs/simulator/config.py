@@ -92,7 +92,7 @@ class ServiceConfig:
     """Most ids in one job."""
     bad_ids: str | frozenset[int] = ""
     """Ids for which a whole job is refused, by a message that does not name them. Either a set or a text like
-    `13,*0007`: the id 13, and every id that ends in 0007."""
+    `13,*0007`: the id 13, and every id that ends in 0007. Opaque ids are named in a text."""
     max_body_bytes: int | None = None
     """Largest body of a submission; None for no limit but the server's own of 8 MiB."""
     body_refusal: Literal[413, 400] = 413
@@ -135,7 +135,7 @@ class ServiceConfig:
     """How many jobs it shows of those asked for, the newest ones. With `foreign_per_page` rows are lost between
     two pages."""
     list_hides_type: bool = False
-    """Shows no contact jobs at all."""
+    """Shows no jobs of a kind that can be submitted here, contact jobs above all."""
     list_type: str = "contactDetails"
     """How it names the type of contact jobs; what the vendor writes is not known."""
     list_status: Literal["word", "number"] = "word"

@@ -64,7 +64,7 @@ class Job:
     foreign: bool = False
     """Somebody else made it on the same account."""
     job_type: str | None = None
-    """As the job list names it; None for a contact job."""
+    """As the job list names it; None for a contact job, which the configuration names."""
     aborted: bool = False
     position: int = 0
     length: int = 0
@@ -176,14 +176,24 @@ class JobTable:
         heappush(self._late, (job.accepted_at, job.number, job))
         self.advance(now)
 
-    def find(self, job_id: str) -> Job:
-        """Finds a contact job.
+    def named(self, job_id: str) -> Job:
+        """Finds a job of whatever kind.
 
         Raises:
             Refusal: 404, there is none of that id, or not yet.
         """
-        job = self._by_id.get(job_id)
-        if job is None or job.job_type is not None:
+        if (job := self._by_id.get(job_id)) is None:
+            raise Refusal(404, "404-151", "Job not found.")
+        return job
+
+    def find(self, job_id: str, job_type: str | None = None) -> Job:
+        """Finds a job of one kind: a contact job unless another type is given.
+
+        Raises:
+            Refusal: 404, there is none of that id and kind, or not yet.
+        """
+        job = self.named(job_id)
+        if job.job_type != job_type:
             raise Refusal(404, "404-151", "Job not found.")
         return job
 

@@ -138,15 +138,21 @@ def has_row(contact_id: int, config: ServiceConfig) -> bool:
 def _rows(body: bytes, config: ServiceConfig) -> Iterator[tuple[str | int, ...]]:
     yield (config.results_id_column, *_COLUMNS)
     for piece in body.replace(b",", b"\n").split(b"\n"):
-        contact_id = int(piece)
+        contact_id = _number(piece)
         if has_row(contact_id, config):
-            yield _row(contact_id)
+            yield (piece.decode("ascii"), *_row(contact_id))
+
+
+def _number(piece: bytes) -> int:
+    """Gives the number that all else about a contact follows from: its id, or one made of an opaque id."""
+    if piece.isdigit():
+        return int(piece)
+    return int.from_bytes(hashlib.blake2b(piece, digest_size=8).digest(), "big")
 
 
 def _row(contact_id: int) -> tuple[str | int, ...]:
     company = contact_id % 99_991
     return (
-        contact_id,
         _FIRST_NAMES[contact_id % len(_FIRST_NAMES)],
         _LAST_NAMES[contact_id % len(_LAST_NAMES)],
         _TITLES[contact_id % len(_TITLES)],

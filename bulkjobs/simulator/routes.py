@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from bulkjobs.simulator.endpoints import CONTACTS, ENDPOINTS, Endpoint
 from bulkjobs.simulator.messages import Kind
 from bulkjobs.simulator.results import FILES
 
@@ -12,15 +13,14 @@ if TYPE_CHECKING:
 
     from bulkjobs.simulator.messages import SimRequest
 
-__all__ = ["API", "BOOKS", "LOGIN", "host_of", "job_id_of", "kind_of"]
+__all__ = ["API", "BOOKS", "LOGIN", "endpoint_of", "host_of", "job_id_of", "kind_of"]
 
 API: Final = "/api/v1"
 LOGIN: Final = "/Auth/login/v1/token"
 BOOKS: Final = "/_sim/books"
 
-_JOBS: Final = f"{API}/contact/job"
 _METHODS: Final[Mapping[str, Mapping[str, Kind]]] = {
-    _JOBS: {"POST": Kind.SUBMIT},
+    **{API + endpoint.path: {"POST": Kind.SUBMIT} for endpoint in ENDPOINTS},
     f"{API}/admin/jobs": {"GET": Kind.LIST},
     f"{API}/admin/usage": {"GET": Kind.USAGE},
     LOGIN: {"POST": Kind.LOGIN},
@@ -37,19 +37,25 @@ def kind_of(request: SimRequest) -> tuple[Kind, tuple[str, ...]]:
     """Gives the kind of a request, and the methods its path knows."""
     path = request.path
     methods: Mapping[str, Kind] = {}
-    if path.startswith(f"{_JOBS}/"):
-        if job_id := job_id_of(request):
-            methods = _JOB_METHODS.get(path.removeprefix(f"{_JOBS}/{job_id}"), {})
+    if path in _METHODS:
+        methods = _METHODS[path]
     elif path.startswith(FILES):
         methods = {"GET": Kind.FILE}
-    else:
-        methods = _METHODS.get(path, {})
+    elif job_id := job_id_of(request):
+        methods = _JOB_METHODS.get(path.removeprefix(f"{API}{endpoint_of(request).path}/{job_id}"), {})
     return methods.get(request.method, Kind.OTHER), tuple(methods)
 
 
 def job_id_of(request: SimRequest) -> str:
-    """Gives the id of the job that a path names."""
-    return request.path.removeprefix(f"{_JOBS}/").partition("/")[0]
+    """Gives the id of the job that a path names, empty if it names none."""
+    below = API + endpoint_of(request).path + "/"
+    return request.path.removeprefix(below).partition("/")[0] if request.path.startswith(below) else ""
+
+
+def endpoint_of(request: SimRequest) -> Endpoint:
+    """Gives the kind of job that a path is about; that of contacts where it is about none."""
+    path = request.path + "/"
+    return next((one for one in ENDPOINTS if path.startswith(f"{API}{one.path}/")), CONTACTS)
 
 
 def host_of(request: SimRequest) -> str:

@@ -22,21 +22,21 @@ from bulkjobs.simulator.config import NOTHING, ServiceConfig
 from bulkjobs.simulator.dates import created_text, expiry_text, http_date
 from bulkjobs.simulator.faults import Effect, Faults, refusal, spoil
 from bulkjobs.simulator.foreign import Others
-from bulkjobs.simulator.idlist import IdRule, count_ids, too_many
+from bulkjobs.simulator.idlist import IdRule, too_many
 from bulkjobs.simulator.jobs import Job, JobTable, State, opaque_id
 from bulkjobs.simulator.messages import Kind, Refusal, SimReply, SimRequest, Wire
 from bulkjobs.simulator.results import check_link, check_ready, descriptor, results_file
-from bulkjobs.simulator.routes import API, BOOKS, host_of, job_id_of, kind_of
+from bulkjobs.simulator.routes import API, BOOKS, endpoint_of, host_of, job_id_of, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from bulkjobs.simulator.endpoints import Endpoint
     from bulkjobs.simulator.faults import Fault
 
 __all__ = ["Service"]
 
 _CONTENT_TYPES: Final = ("text/plain", "application/octet-stream")
-_STATUS_ROOT: Final = "BulkLeadEnrichmentStatus"
 _NO_REPLY: Final = SimReply(status=200, body=b"", content_type="text/plain")
 
 
@@ -47,6 +47,8 @@ class _Call:
     kind: Kind
     allowed: tuple[str, ...]
     """The methods that its path knows."""
+    endpoint: Endpoint
+    """Whose jobs it is about."""
     request: SimRequest
     now: float
     number: int
@@ -107,7 +109,14 @@ class Service:
             return self._show_books(request, now)
         kind, allowed = kind_of(request)
         self._books.requests[kind] += 1
-        call = _Call(kind=kind, allowed=allowed, request=request, now=now, number=self._books.requests[kind])
+        call = _Call(
+            kind=kind,
+            allowed=allowed,
+            endpoint=endpoint_of(request),
+            request=request,
+            now=now,
+            number=self._books.requests[kind],
+        )
         if kind is Kind.SUBMIT:
             call.sha256 = hashlib.sha256(request.body).digest()
         try:
@@ -127,7 +136,7 @@ class Service:
         fault, body = call.fault, call.request.body
         unasked = fault is not None and fault.effect is Effect.BEFORE
         try:
-            ids = count_ids(body, max_ids=len(body)) if call.job is None else call.job.ids
+            ids = call.endpoint.count_ids(body, max_ids=len(body)) if call.job is None else call.job.ids
         except Refusal:
             ids = None
         return Post(
@@ -172,7 +181,7 @@ class Service:
                 text = lie
         return (("Retry-After", text),)
 
-    def add_foreign(self, ids: Iterable[int], now: float, *, job_type: str | None = None) -> str:
+    def add_foreign(self, ids: Iterable[int | str], now: float, *, job_type: str | None = None) -> str:
         """Makes a job as somebody else on the account, whether there is room or not, and gives its id.
 
         Args:
@@ -181,13 +190,13 @@ class Service:
             job_type: for a job that is not of contacts, the type that the job list shows, e.g. `enrich`.
         """
         self._jobs.advance(now)
-        return self._others.add(ids, now, job_type=job_type).job_id
+        return self._others.add([str(one).encode() for one in ids], now, job_type=job_type).job_id
 
     def _among_others(self, call: _Call) -> SimReply:
         """Answers a request while others on the account make jobs of their own."""
         before = after = 0
         if call.kind is Kind.SUBMIT:
-            before, after = self._others.around_submission(call.request.body)
+            before, after = self._others.around_submission(call.request.body, call.endpoint)
         elif call.kind is Kind.LIST:
             after = self._others.after_page()
         self._others.appear(before, call.now)
@@ -208,7 +217,7 @@ class Service:
         reply = self._before_spoiling(fault, call)
         request, code = call.request, self._diagnostic_code()
         if fault.what == "reused":
-            return render(_accepted(earlier_id or ""), as_json=request.wants_json)
+            return render(_accepted(earlier_id or "", call.endpoint), as_json=request.wants_json)
         return spoil(fault, reply, request=request, slow_s=self.config.faults.slow_s, diagnostic_code=code)
 
     def _strike(self, fault: Fault, refused: Refusal, now: float) -> None:
@@ -235,13 +244,13 @@ class Service:
             case Kind.SUBMIT:
                 answer = self._submit(call, appears_at)
             case Kind.STATUS:
-                answer = _status(self._jobs.find(job_id_of(request)), now)
+                answer = _status(self._find(call), now, call.endpoint)
             case Kind.RESULTS | Kind.FILE:
                 return self._download(call)
             case Kind.CANCEL:
-                job = self._jobs.find(job_id_of(request))
+                job = self._find(call)
                 self._jobs.cancel(job, now)
-                answer = _status(job, now)
+                answer = _status(job, now, call.endpoint)
             case Kind.LIST:
                 answer = job_list(request.query, self._jobs, self.config, now, self._client_utc)
             case Kind.USAGE:
@@ -261,7 +270,7 @@ class Service:
             raise Refusal(415, "415-151", f"Content-Type must be one of {', '.join(_CONTENT_TYPES)}.")
         self._check_size(request.body)
         try:
-            ids = count_ids(request.body, max_ids=self.config.max_ids)
+            ids = call.endpoint.count_ids(request.body, max_ids=self.config.max_ids)
         except Refusal:
             self._books.malformed += 1
             raise
@@ -270,12 +279,19 @@ class Service:
             raise Refusal(400, "400-108", "Executive id is not valid.")
         self._jobs.check_room(ids)
         job = self._jobs.draw(
-            ids=ids, sha256=call.sha256, at=appears_at, webhook=request.query.get("webhook")
+            ids=ids,
+            sha256=call.sha256,
+            at=appears_at,
+            webhook=request.query.get("webhook"),
+            job_type=call.endpoint.job_type,
         )
         self._books.add(job, request.body)
         self._jobs.enter(job, call.now)
         call.job = job
-        return _accepted(job.job_id)
+        return _accepted(job.job_id, call.endpoint)
+
+    def _find(self, call: _Call) -> Job:
+        return self._jobs.find(job_id_of(call.request), call.endpoint.job_type)
 
     def _check_size(self, body: bytes) -> None:
         most = self.config.max_body_bytes
@@ -290,14 +306,19 @@ class Service:
     def _download(self, call: _Call) -> SimReply:
         request, now = call.request, call.now
         if call.kind is Kind.FILE:
-            job = self._jobs.find(check_link(request.path, request.query, self.config, now))
+            job = self._jobs.named(check_link(request.path, request.query, self.config, now))
         else:
-            job = self._jobs.find(job_id_of(request))
+            job = self._find(call)
         check_ready(job, self.config, now)
         if call.kind is Kind.RESULTS and self.config.results_shape == "link":
             created = created_text(self._client_utc(job.accepted_at), zone_h=self.config.list_zone_h)
             answer = descriptor(
-                job, self.config, now, host=host_of(request), job_type=self.config.list_type, created=created
+                job,
+                self.config,
+                now,
+                host=host_of(request),
+                job_type=job.job_type or self.config.list_type,
+                created=created,
             )
             return render(answer, as_json=request.wants_json)
         body = self._books.body(job.job_id)
@@ -394,14 +415,17 @@ def _nowhere(allowed: tuple[str, ...]) -> Refusal:
     return Refusal(404, "404-152", "There is nothing at this path.")
 
 
-def _accepted(job_id: str) -> Answer:
-    # The vendor's `type` is `contacts` here and `contact` from then on.
-    content = {"jobId": job_id, "status": State.ACCEPTED.word, "type": "contacts"}
-    return Answer(root=_STATUS_ROOT, content=content)
+def _accepted(job_id: str, endpoint: Endpoint) -> Answer:
+    content = {"jobId": job_id, "status": State.ACCEPTED.word, "type": endpoint.types[0]}
+    return Answer(root=endpoint.root, content=content)
 
 
-def _status(job: Job, now: float) -> Answer:
-    content: dict[str, str | int] = {"jobId": job.job_id, "status": job.state(now).word, "type": "contact"}
+def _status(job: Job, now: float, endpoint: Endpoint) -> Answer:
+    content: dict[str, str | int] = {
+        "jobId": job.job_id,
+        "status": job.state(now).word,
+        "type": endpoint.types[1],
+    }
     if not job.aborted:
         content["totalProcessed"] = job.processed(now)
-    return Answer(root=_STATUS_ROOT, content=content)
+    return Answer(root=endpoint.root, content=content)

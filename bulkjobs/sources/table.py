@@ -14,8 +14,9 @@ __all__ = ["not_a_table"]
 _FIRST_LINE_BYTES: Final = 4096
 """As much of the first line is looked at."""
 _MARK: Final = b"\xef\xbb\xbf"
-_NAME: Final = re.compile(rb"""["']?[A-Za-z_]""")
-"""How the name of a column begins. A list whose first ids are broken begins with digits, signs and points."""
+_NAME: Final = re.compile(rb"""["']?[A-Za-z_](?![A-Za-z0-9_-]{31})""")
+"""How the name of a column begins. A list whose first ids are broken begins with digits, signs and points; an opaque
+id is longer than any name."""
 _SHOWN_BYTES: Final = 60
 
 

@@ -19,6 +19,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from bulkjobs.ids import IdForm, fault_of
 from bulkjobs.wire.answer import MalformedAnswer
 from bulkjobs.wire.fields import printable, read_fields, text_of
 
@@ -32,7 +33,6 @@ _MOST_BYTES: Final = 256 * 1024 * 1024
 _ID_COLUMNS: Final = ("contactid", "id", "executiveid", "inputid")
 """What the column of ids may be called, without regard to case, blanks, underscores and dashes; the first that is
 there counts. The record of the synchronous call has `contactId`."""
-_ID: Final = re.compile(rb"[1-9][0-9]{0,18}")
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
 _BOM: Final = b"\xef\xbb\xbf"
@@ -49,8 +49,12 @@ class ResultsLink:
     url: str
 
 
-def parse_results(body: bytes) -> frozenset[bytes] | ResultsLink:
+def parse_results(body: bytes, form: IdForm = IdForm.INTEGER) -> frozenset[bytes] | ResultsLink:
     """Reads the results of a job.
+
+    Args:
+        body: the answer, or the file.
+        form: what the ids that the job was made of look like.
 
     Returns:
         The ids in its rows, as text; or where the file is.
@@ -62,7 +66,7 @@ def parse_results(body: bytes) -> frozenset[bytes] | ResultsLink:
         text = _unpacked(body).removeprefix(_BOM)
         if text.lstrip()[:1] in (b"{", b"<"):
             return _link(text)
-        return frozenset(_ids(text))
+        return frozenset(_ids(text, form))
     except _UNREADABLE as error:
         if isinstance(error, MalformedAnswer):
             raise
@@ -103,22 +107,24 @@ def _link(text: bytes) -> ResultsLink:
     return ResultsLink(url=url)
 
 
-def _ids(text: bytes) -> Iterator[bytes]:
+def _ids(text: bytes, form: IdForm) -> Iterator[bytes]:
     # Latin-1 keeps every byte, and an id is ASCII.
     rows = csv.reader(io.StringIO(text.decode("latin-1"), newline=""))
     heading = [re.sub(r"[\s_-]", "", name).lower() for name in next(rows, [])]
     found = [heading.index(name) for name in _ID_COLUMNS if name in heading]
     if not found:
         raise ValueError(f"none of its columns is known to hold the ids: {', '.join(heading[:10])}")
-    column = found[0]
+    # A contact that is asked for by an opaque id has an integer one too, which may stand beside it.
+    columns = found if form is IdForm.OPAQUE else found[:1]
     for row in rows:
         if not row:
             continue
-        if len(row) <= column:
+        if len(row) <= max(columns):
             raise ValueError("a row ends before the column with the id")
-        contact_id = row[column].strip().encode("latin-1")
-        if not contact_id:
+        cells = [cell for column in columns if (cell := row[column].strip())]
+        if not cells:
             continue  # a row about a contact that was not found, or a sum at the end
-        if not _ID.fullmatch(contact_id):
-            raise ValueError(f"{row[column]!r} stands in the column with the ids")
+        ids = (text for cell in cells if not fault_of(text := cell.encode("latin-1"), form))
+        if (contact_id := next(ids, None)) is None:
+            raise ValueError(f"{cells[0]!r} stands in the column with the ids")
         yield contact_id
