@@ -115,6 +115,7 @@ def _writer_on_the_loop() -> Iterator[None]:
         mock.patch("bulkjobs.ledger.ledger.Writer", LoopWriter),
         mock.patch("bulkjobs.ledger.reserve.RESERVE_BYTES", _RESERVE_BYTES),
         mock.patch("bulkjobs.ledger.ledger.refuse_network_filesystem"),  # reads the list of mounts each time
+        mock.patch("bulkjobs.outlook.Outlook._write"),  # for `bulkjobs status`, which nobody asks here
     ):
         yield
 
