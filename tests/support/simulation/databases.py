@@ -21,10 +21,19 @@ from support.simulation.changes import Change, WatchedDatabase
 
 __all__ = ["Hold", "OpenDatabases"]
 
-_SETTING: Final = re.compile(r"PRAGMA (\w+) = ")
 _LOG: Final = "PRAGMA journal_mode = WAL"
-_READS: Final = re.compile(r"\s*SELECT\b|PRAGMA \w+(\(\d+\))?$")
-_NOTHING: Final = "SELECT 0 WHERE 0"
+_FORMS: Final = {
+    kind: re.compile(form)
+    for kind, form in {
+        "read": r"\s*SELECT\b|PRAGMA (\w+|quick_check\(1\))$",
+        "begin": "BEGIN IMMEDIATE$",
+        "end": "(COMMIT|ROLLBACK)$",
+        "pragma": "PRAGMA (\\w+ = .+|wal_checkpoint.+)$",
+        "part": "(SAVEPOINT|ROLLBACK TO|RELEASE) ",
+        "change": r"\s*(INSERT|UPDATE|DELETE|CREATE) ",
+    }.items()
+}
+"""The kinds of statements that a ledger makes."""
 
 
 class _KeptDatabase:
@@ -33,8 +42,9 @@ class _KeptDatabase:
     def __init__(self) -> None:
         self._connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
         self._settings: dict[str, str] = {}
-        self._reads: dict[str, bool] = {}
-        """Whether a statement changes nothing."""
+        self._kinds: dict[str, str] = {}
+        """Of each statement."""
+        self._nothing = self._connection.cursor()
         self._watched: WatchedDatabase | None = None
         self._begins = False
         """A transaction is to begin when something is to be changed: nobody else is here who could do so."""
@@ -48,39 +58,39 @@ class _KeptDatabase:
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
         """Runs a statement, or what takes its place."""
-        reads = self._reads.get(sql)
-        if reads is None:
-            reads = self._reads[sql] = _READS.match(sql) is not None
-        if reads:
+        kind = self._kinds.get(sql)
+        if kind is None:
+            kind = self._kinds[sql] = next(one for one, form in _FORMS.items() if form.match(sql))
+        if kind == "read":
             return self._connection.execute(sql, parameters)
-        if sql == "BEGIN IMMEDIATE":
+        if kind == "begin":
             self._begins = True
-            sql = _NOTHING
-        elif self._begins and sql in ("COMMIT", "ROLLBACK"):
+            return self._nothing
+        if kind == "end" and self._begins:
             self._begins = False
-            sql = _NOTHING
-        elif sql.startswith("PRAGMA"):
-            sql = self._pragma(sql)
-        elif self._begins:
+            return self._nothing
+        if kind == "pragma":
+            return self._pragma(sql)
+        if self._begins:
             self._begins = False
             self._connection.execute("SAVEPOINT dead" if self._doomed else "BEGIN IMMEDIATE")
-        elif self._doomed and sql in ("COMMIT", "ROLLBACK"):
+        if kind == "change":
+            return self._connection.execute(sql, parameters)
+        if kind == "end" and self._doomed:
             if sql == "ROLLBACK":
                 self._connection.execute("ROLLBACK TO dead")
             sql = "RELEASE dead"
-        return (self._watched or self._connection).execute(sql, parameters)
+        return (self._watched or self._connection).execute(sql)
 
-    def _pragma(self, sql: str) -> str:
-        """Gives what to execute instead: a setting that is made again would have each statement compiled again."""
-        setting = _SETTING.match(sql)
-        if setting is None:  # a checkpoint
-            return "SELECT 0, 0, 0"
+    def _pragma(self, sql: str) -> sqlite3.Cursor:
+        """Sets what is not set yet: a setting that is made again would have each statement compiled again."""
+        name = sql.split()[1]
         if sql == _LOG:
-            return "SELECT 'wal'"
-        if self._settings.get(setting[1]) == sql:
-            return _NOTHING
-        self._settings[setting[1]] = sql
-        return sql
+            return self._connection.execute("SELECT 'wal'")
+        if "=" in sql and self._settings.get(name) != sql:
+            self._settings[name] = sql
+            self._connection.execute(sql)
+        return self._nothing
 
     def set_progress_handler(self, handler: Callable[[], int] | None, steps: int) -> None:
         """As that of a connection."""

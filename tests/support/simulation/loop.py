@@ -14,7 +14,7 @@ from asyncio import Handle, TimerHandle
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, ContextVar
-from heapq import heappop
+from heapq import heappop, heappush
 from io import IOBase
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -92,7 +92,7 @@ class SimulationLoop(VirtualClockLoop):
             raise RuntimeError(f"The simulation does not end: {_MOST_PASSES:,} passes of the loop.")
         timers = self._scheduled
         while timers and timers[0]._cancelled:
-            heappop(timers)._scheduled = False
+            heappop(timers)
         now_s = self._clock.now_s
         later_s = now_s + _TICK_S
         if later_s <= now_s:  # as far from zero as this, the clock takes the smallest step it can
@@ -105,9 +105,7 @@ class SimulationLoop(VirtualClockLoop):
         self._clock.now_s = later_s
         due_s = later_s + _TICK_S
         while timers and timers[0]._when < due_s:
-            timer = heappop(timers)
-            timer._scheduled = False
-            ready.append(timer)
+            ready.append(heappop(timers))
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
@@ -120,6 +118,20 @@ class SimulationLoop(VirtualClockLoop):
         handle = Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> TimerHandle:
+        """Calls something at a time; as `BaseEventLoop` does, but for what it checks."""
+        timer = TimerHandle(when, callback, args, self, context)
+        heappush(self._scheduled, timer)
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> TimerHandle:
+        """Calls something after a time."""
+        return self.call_at(self._clock.now_s + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, _handle: TimerHandle) -> None:
         """Lets a cancelled timer stay until its time has come."""
