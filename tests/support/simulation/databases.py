@@ -21,14 +21,17 @@ from support.simulation.changes import Change, WatchedDatabase
 
 __all__ = ["Hold", "OpenDatabases"]
 
-_LOG: Final = "PRAGMA journal_mode = WAL"
+_ANSWERED: Final = {
+    "PRAGMA journal_mode = WAL": "SELECT 'wal'",
+    "PRAGMA quick_check(1)": "SELECT 'ok'",  # there is no file whose pages could be damaged
+}
 _FORMS: Final = {
     kind: re.compile(form)
     for kind, form in {
-        "read": r"\s*SELECT\b|PRAGMA (\w+|quick_check\(1\))$",
+        "read": r"\s*SELECT\b|PRAGMA \w+$",
         "begin": "BEGIN IMMEDIATE$",
         "end": "(COMMIT|ROLLBACK)$",
-        "pragma": "PRAGMA (\\w+ = .+|wal_checkpoint.+)$",
+        "pragma": "PRAGMA ",
         "part": "(SAVEPOINT|ROLLBACK TO|RELEASE) ",
         "change": r"\s*(INSERT|UPDATE|DELETE|CREATE) ",
     }.items()
@@ -84,9 +87,9 @@ class _KeptDatabase:
 
     def _pragma(self, sql: str) -> sqlite3.Cursor:
         """Sets what is not set yet: a setting that is made again would have each statement compiled again."""
+        if sql in _ANSWERED:
+            return self._connection.execute(_ANSWERED[sql])
         name = sql.split()[1]
-        if sql == _LOG:
-            return self._connection.execute("SELECT 'wal'")
         if "=" in sql and self._settings.get(name) != sql:
             self._settings[name] = sql
             self._connection.execute(sql)
@@ -95,6 +98,12 @@ class _KeptDatabase:
     def set_progress_handler(self, handler: Callable[[], int] | None, steps: int) -> None:
         """As that of a connection."""
         self._connection.set_progress_handler(handler, steps)
+
+    def let_go(self) -> None:
+        """Takes back a transaction that a process did not end before it closed the ledger."""
+        self._begins = False
+        if self._connection.in_transaction and not self._doomed:
+            self._connection.execute("ROLLBACK")
 
     def doom(self) -> None:
         """Begins what will be taken back: all that is done from now on."""
@@ -146,6 +155,8 @@ class Hold:
 
     def close(self) -> None:
         """Lets go of the database."""
+        if self._kept is not None:
+            self._kept.let_go()
         self._kept = None
 
     @property
