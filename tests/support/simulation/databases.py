@@ -76,7 +76,7 @@ class _KeptDatabase:
             return self._pragma(sql)
         if self._begins:
             self._begins = False
-            self._connection.execute("SAVEPOINT dead" if self._doomed else "BEGIN IMMEDIATE")
+            self._connection.execute("SAVEPOINT dead" if self._doomed else "BEGIN")
         if kind == "change":
             return self._connection.execute(sql, parameters)
         if kind == "end" and self._doomed:

@@ -14,7 +14,7 @@ from asyncio import Handle, TimerHandle
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, ContextVar
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from io import IOBase
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -36,6 +36,8 @@ PROCESS: ContextVar[Process] = ContextVar("PROCESS")
 
 _T = TypeVar("_T")
 
+_MANY_TIMERS: Final = 100
+"""As in `BaseEventLoop`; putting timers in order anew changes the order of those that are due together."""
 _MOST_PASSES: Final = 20_000_000
 """A loop that turns this often without an end waits for nothing; a run of thousands of chunks takes a hundredth."""
 
@@ -57,6 +59,7 @@ class SimulationLoop(VirtualClockLoop):
     _ready: deque[Handle]
     _scheduled: list[Any]
     _stopping: bool
+    _timer_cancelled_count: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,9 +93,7 @@ class SimulationLoop(VirtualClockLoop):
         self._passes += 1
         if self._passes > _MOST_PASSES:
             raise RuntimeError(f"The simulation does not end: {_MOST_PASSES:,} passes of the loop.")
-        timers = self._scheduled
-        while timers and timers[0]._cancelled:
-            heappop(timers)
+        timers = self._without_cancelled()
         now_s = self._clock.now_s
         later_s = now_s + _TICK_S
         if later_s <= now_s:  # as far from zero as this, the clock takes the smallest step it can
@@ -105,11 +106,25 @@ class SimulationLoop(VirtualClockLoop):
         self._clock.now_s = later_s
         due_s = later_s + _TICK_S
         while timers and timers[0]._when < due_s:
-            ready.append(heappop(timers))
+            timer = heappop(timers)
+            timer._scheduled = False
+            ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
+
+    def _without_cancelled(self) -> list[Any]:
+        """Gives the timers, the first of which stands; when most are cancelled, they are all put in order anew."""
+        timers = self._scheduled
+        if len(timers) > _MANY_TIMERS and self._timer_cancelled_count > len(timers) / 2:
+            timers = self._scheduled = [timer for timer in timers if not timer._cancelled]
+            heapify(timers)
+            self._timer_cancelled_count = 0
+        while timers and timers[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heappop(timers)
+        return timers
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -125,6 +140,7 @@ class SimulationLoop(VirtualClockLoop):
         """Calls something at a time; as `BaseEventLoop` does, but for what it checks."""
         timer = TimerHandle(when, callback, args, self, context)
         heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def call_later(  # type: ignore[override]
@@ -132,9 +148,6 @@ class SimulationLoop(VirtualClockLoop):
     ) -> TimerHandle:
         """Calls something after a time."""
         return self.call_at(self._clock.now_s + delay, callback, *args, context=context)
-
-    def _timer_handle_cancelled(self, _handle: TimerHandle) -> None:
-        """Lets a cancelled timer stay until its time has come."""
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[..., _T], *args: object
