@@ -95,17 +95,23 @@ def simulate(
         scenario = replace(scenario, config=replace(scenario.config, books=folder / "books"))
     try:
         with (
+            _garbage_kept(),
             _writer_on_the_loop(),
             _ledgers(in_memory=not (on_files or ask_judge)) as databases,
-            _garbage_kept(),
-            Service(scenario.config) as service,
         ):
-            world = World(scenario, service, folder, databases, keep_trace=keep_trace, to_the_end=to_the_end)
-            with asyncio.Runner(loop_factory=SimulationLoop) as runner:
-                runner.run(world.run())
-            return world.outcome()
+            return _played(scenario, folder, databases, keep_trace=keep_trace, to_the_end=to_the_end)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _played(
+    scenario: Scenario, folder: Path, databases: OpenDatabases | None, *, keep_trace: bool, to_the_end: bool
+) -> Outcome:
+    with Service(scenario.config) as service:
+        world = World(scenario, service, folder, databases, keep_trace=keep_trace, to_the_end=to_the_end)
+        with asyncio.Runner(loop_factory=SimulationLoop) as runner:
+            runner.run(world.run())
+        return world.outcome()
 
 
 @contextmanager
@@ -114,10 +120,9 @@ def _writer_on_the_loop() -> Iterator[None]:
     with (
         mock.patch("bulkjobs.ledger.ledger.Writer", LoopWriter),
         mock.patch("bulkjobs.ledger.reserve.RESERVE_BYTES", _RESERVE_BYTES),
-        mock.patch(
-            "bulkjobs.ledger.ledger.refuse_network_filesystem", _pass_over
-        ),  # reads the list of mounts
-        mock.patch("bulkjobs.outlook.Outlook._write", _pass_over),  # for `bulkjobs status`, which nobody asks
+        # These read the list of mounts, and write for `bulkjobs status`, which nobody asks here.
+        mock.patch("bulkjobs.ledger.ledger.refuse_network_filesystem", _pass_over),
+        mock.patch("bulkjobs.outlook.Outlook._write", _pass_over),
     ):
         yield
 
@@ -137,7 +142,7 @@ def _ledgers(*, in_memory: bool) -> Iterator[OpenDatabases | None]:
 
 @contextmanager
 def _garbage_kept() -> Iterator[None]:
-    """Lets nothing be collected but what the simulation made, and that only when the world says so.
+    """Lets nothing be collected but what the simulation made: when the world says so, and when it is gone.
 
     To look again and again through what the modules hold takes as long as the ledger's work.
     """
@@ -146,6 +151,7 @@ def _garbage_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # what is left would be frozen as well, and stay for as long as there are simulations
         gc.enable()
         gc.unfreeze()
 
