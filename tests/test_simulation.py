@@ -74,7 +74,7 @@ def test_short_runs_with_much_going_wrong_break_no_invariant() -> None:
             break
         # Most of what can happen is found by the briefest, of which there are twice as many in the time.
         brief = seed % 4 != 0
-        outcome = simulate(scenario_of(seed, brief=brief))
+        outcome = simulate(scenario_of(seed, brief=brief), on_files=seed % 10 == 0)
         seen += outcome.seen
         assert not outcome.violations, told(outcome, " --brief" if brief else "")
     assert set(seen) >= MET
@@ -142,6 +142,15 @@ def test_the_same_seed_gives_the_same_trace(seed: int) -> None:
     assert first.trace == second.trace
     assert first.trace_hash == second.trace_hash
     assert len(first.trace) > 5
+
+
+@pytest.mark.parametrize("seed", [30, 33, 83, 98])
+def test_a_ledger_that_stays_open_in_memory_leads_to_the_trace_of_one_on_files(seed: int) -> None:
+    """What a process finds, and what a dead one still does, must not depend on who keeps the database."""
+    scenario = scenario_of(seed, brief=True)
+    on_files, in_memory = (simulate(scenario, on_files=where, keep_trace=True) for where in (True, False))
+    assert in_memory.seen["end crash"] > 0
+    assert in_memory.trace == on_files.trace
 
 
 def test_different_seeds_give_different_traces() -> None:

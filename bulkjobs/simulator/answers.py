@@ -6,14 +6,15 @@ A client under test reads them with other libraries, so the two cannot share a m
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Final
-from xml.etree.ElementTree import Element, SubElement, tostring
 
 from bulkjobs.simulator.messages import SimReply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from bulkjobs.simulator.messages import Refusal
 
@@ -77,21 +78,15 @@ def render(
 
 
 def _xml(answer: Answer) -> bytes:
-    root = Element(answer.root)
-    _fill(root, answer.content)
-    text: bytes = tostring(root, encoding="UTF-8", xml_declaration=True)
-    return text
+    text = f"<?xml version='1.0' encoding='UTF-8'?>\n{_element(answer.root, answer.content)}"
+    return text.encode(errors="xmlcharrefreplace")
 
 
-def _fill(parent: Element, content: Mapping[str, Scalar | Sequence[Row]] | Row | Sequence[Row]) -> None:
-    if not isinstance(content, dict):
-        for row in content:
-            assert isinstance(row, dict)
-            _fill(SubElement(parent, _ITEM_NAMES[parent.tag]), row)
-        return
-    for name, value in content.items():
-        child = SubElement(parent, name)
-        if isinstance(value, (str, int)):
-            child.text = str(value)
-        else:
-            _fill(child, value)
+def _element(name: str, content: Scalar | Mapping[str, Scalar | Sequence[Row]] | Sequence[Row]) -> str:
+    if isinstance(content, (str, int)):
+        inside = escape(str(content), quote=False)
+    elif isinstance(content, Mapping):
+        inside = "".join([_element(*one) for one in content.items()])
+    else:
+        inside = "".join([_element(_ITEM_NAMES[name], row) for row in content])
+    return f"<{name}>{inside}</{name}>" if inside else f"<{name} />"

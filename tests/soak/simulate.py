@@ -15,10 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from typing import Final
 
 from support.simulation import Outcome, Scenario, long_scenario_of, scenario_of, simulate
 
 __all__ = ["main", "replay_command", "run_seeds"]
+
+_ON_FILES_EVERY: Final = 10
+"""One seed in so many has its ledgers on files, which each process opens anew; the others are twice as fast."""
 
 
 def replay_command(seed: int, *, brief: bool = False, chunks: int | None = None) -> str:
@@ -50,7 +54,7 @@ def run_seeds(
     for seed in seeds:
         if time.monotonic() - begun > for_s:
             break
-        outcome = simulate(make(seed))
+        outcome = simulate(make(seed), on_files=seed % _ON_FILES_EVERY == 0)
         outcomes.append(outcome)
         for violation in outcome.violations:
             say(f"seed {seed}: {violation}\n    {replay_command(seed, brief=brief, chunks=chunks)}")

@@ -13,6 +13,7 @@ import math
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -120,14 +121,21 @@ class SimulatedTransport:
 
 
 def as_seen(request: Request) -> SimRequest:
-    url = urlsplit(request.url)
+    host, path, query = _parts_of(request.url)
     return SimRequest(
         method=request.method,
-        path=unquote(url.path),
-        query=dict(parse_qsl(url.query, keep_blank_values=True)),
-        headers={"host": url.netloc, **{name.lower(): value for name, value in request.headers}},
+        path=path,
+        query=dict(query),
+        headers={"host": host, **{name.lower(): value for name, value in request.headers}},
         body=request.body,
     )
+
+
+@lru_cache(1_000)
+def _parts_of(url: str) -> tuple[str, str, list[tuple[str, str]]]:
+    """Gives the host, the path and the parameters."""
+    parts = urlsplit(url)
+    return parts.netloc, unquote(parts.path), parse_qsl(parts.query, keep_blank_values=True)
 
 
 def crash_image(run_dir: Path, image: Path) -> None:

@@ -68,6 +68,11 @@ class WatchedDatabase:
                 f"CREATE TEMP TRIGGER simulation_{number} AFTER {event} BEGIN SELECT simulation_saw({values}); END"
             )
 
+    def tell(self, committed: Callable[[Sequence[Change]], None]) -> None:
+        """Tells somebody else from now on, of what begins now."""
+        self._committed = committed
+        self._changes.clear()
+
     def _saw(self, *values: object) -> None:
         self._changes.append(values)
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import selectors
+from asyncio import Handle, TimerHandle
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, ContextVar
+from heapq import heapify, heappop, heappush
 from io import IOBase
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -21,6 +23,7 @@ from bulkjobs.ledger.schema import Database
 from bulkjobs.ledger.writer import Keeper, Writer, _Outcome
 from bulkjobs.testing import _TICK_S, VirtualClockLoop
 from support.simulation.changes import WatchedDatabase
+from support.simulation.databases import Hold
 from support.simulation.process import Process
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ PROCESS: ContextVar[Process] = ContextVar("PROCESS")
 
 _T = TypeVar("_T")
 
+_MANY_TIMERS: Final = 100
+"""As in `BaseEventLoop`; putting timers in order anew changes the order of those that are due together."""
 _MOST_PASSES: Final = 20_000_000
 """A loop that turns this often without an end waits for nothing; a run of thousands of chunks takes a hundredth."""
 
@@ -51,6 +56,11 @@ class _NumberedTask(asyncio.Task[Any]):
 class SimulationLoop(VirtualClockLoop):
     """Is a virtual loop on which the work of threads is done by the loop itself, some time later."""
 
+    _ready: deque[Handle]
+    _scheduled: list[Any]
+    _stopping: bool
+    _timer_cancelled_count: int
+
     def __init__(self) -> None:
         super().__init__()
         self._tasks_made = 0
@@ -58,16 +68,6 @@ class SimulationLoop(VirtualClockLoop):
         self._files: list[IOBase] = []
         """Opened by threads. Whoever is cancelled meanwhile never hears of the file that was opened for it."""
         self.set_task_factory(self._numbered)
-        # No socket and no thread is ever waited for, so that the system need not be asked at each turn.
-        self._clock.select = self._jump  # type: ignore[method-assign]
-
-    def _jump(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Stands in the place of the virtual clock's own `select`, and lets as much time pass."""
-        if timeout is None:
-            raise RuntimeError("Nothing will ever happen: no timer is set and no task can go on.")
-        now_s = self._clock.now_s
-        self._clock.now_s = max(now_s + _TICK_S, math.nextafter(now_s, math.inf)) + timeout
-        return []
 
     def after(self, delay_s: float, callback: Callable[..., object], *args: object) -> None:
         """Calls something later; what takes no time needs no timer."""
@@ -89,10 +89,65 @@ class SimulationLoop(VirtualClockLoop):
         return _NumberedTask(self._tasks_made, coro, loop=loop, context=context)
 
     def _run_once(self) -> None:
+        """Makes a pass as `BaseEventLoop` does; but no socket and no thread is ever waited for, so nobody is asked."""
         self._passes += 1
         if self._passes > _MOST_PASSES:
             raise RuntimeError(f"The simulation does not end: {_MOST_PASSES:,} passes of the loop.")
-        super()._run_once()  # type: ignore[misc]
+        timers = self._without_cancelled()
+        now_s = self._clock.now_s
+        later_s = now_s + _TICK_S
+        if later_s <= now_s:  # as far from zero as this, the clock takes the smallest step it can
+            later_s = math.nextafter(now_s, math.inf)
+        ready = self._ready
+        if not ready and not self._stopping:
+            if not timers:
+                raise RuntimeError("Nothing will ever happen: no timer is set and no task can go on.")
+            later_s += max(0.0, timers[0]._when - now_s)
+        self._clock.now_s = later_s
+        due_s = later_s + _TICK_S
+        while timers and timers[0]._when < due_s:
+            timer = heappop(timers)
+            timer._scheduled = False
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def _without_cancelled(self) -> list[Any]:
+        """Gives the timers, the first of which stands; when most are cancelled, they are all put in order anew."""
+        timers = self._scheduled
+        if len(timers) > _MANY_TIMERS and self._timer_cancelled_count > len(timers) / 2:
+            timers = self._scheduled = [timer for timer in timers if not timer._cancelled]
+            heapify(timers)
+            self._timer_cancelled_count = 0
+        while timers and timers[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heappop(timers)
+        return timers
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Handle:
+        """Calls something in the next pass; as `BaseEventLoop` does, but for what it checks."""
+        handle = Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> TimerHandle:
+        """Calls something at a time; as `BaseEventLoop` does, but for what it checks."""
+        timer = TimerHandle(when, callback, args, self, context)
+        heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> TimerHandle:
+        """Calls something after a time."""
+        return self.call_at(self._clock.now_s + delay, callback, *args, context=context)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[..., _T], *args: object
@@ -143,7 +198,7 @@ class LoopWriter(Writer):
         super().__init__(name, connect, keeper)
         self._clock = None  # nothing happens outside of the loop
         self._process = PROCESS.get()
-        self._database: WatchedDatabase | None = None
+        self._database: Database | None = None
         self._due: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -152,7 +207,11 @@ class LoopWriter(Writer):
             self._process.opened(database.execute("SELECT ordinal, state FROM chunk").fetchall())
             # 2 is FULL. With less, SQLite's write-ahead log is on the disk only when a checkpoint has come.
             self._process.synced = database.execute("PRAGMA synchronous").fetchone()[0] >= 2
-            self._database = WatchedDatabase(database, self._process.committed)
+            if isinstance(database, Hold):
+                database.watched(self._process.committed)
+                self._database = database
+            else:
+                self._database = WatchedDatabase(database, self._process.committed)
         except Exception as error:
             self._fault = error if isinstance(error, LedgerError) else self._broken(error)
             raise self._fault from error

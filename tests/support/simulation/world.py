@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from unittest import mock
 from bulkjobs.engine import Engine
 from bulkjobs.errors import LedgerLocked
 from bulkjobs.exits import Exit
+from bulkjobs.ledger.schema import DATABASE_NAME
 from bulkjobs.model import RunSummary
 from bulkjobs.rundir import RunDir
 from bulkjobs.simulator import FaultPlan, Service
@@ -29,6 +30,7 @@ from bulkjobs.sources import FileSource
 from bulkjobs.testing import EPOCH_UTC, VirtualClock
 from support.judge import judge_run
 from support.simulated import crash_image
+from support.simulation.databases import OpenDatabases
 from support.simulation.ending import judge_end
 from support.simulation.loop import PROCESS, LoopWriter, SimulationLoop
 from support.simulation.network import Internet, Network
@@ -71,27 +73,45 @@ class Outcome:
 
 
 def simulate(
-    scenario: Scenario, *, keep_trace: bool = False, to_the_end: bool = False, ask_judge: bool = False
+    scenario: Scenario,
+    *,
+    on_files: bool = True,
+    keep_trace: bool = False,
+    to_the_end: bool = False,
+    ask_judge: bool = False,
 ) -> Outcome:
     """Runs a scenario to its end, or to the first violation.
 
     Args:
         scenario: what to run.
+        on_files: whether ledgers are files that each process opens, or stay open in memory (`databases`), which takes
+            half the time and comes to the same trace.
         keep_trace: whether to keep the trace and not only its hash.
         to_the_end: whether to go on after a violation, so that the end can be judged too.
-        ask_judge: whether to ask the judge too who knows nothing of simulations.
+        ask_judge: whether to ask the judge too who knows nothing of simulations; he reads the file.
     """
     folder = Path(tempfile.mkdtemp(prefix="bulkjobs-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None))
     if ask_judge:
         scenario = replace(scenario, config=replace(scenario.config, books=folder / "books"))
     try:
-        with _writer_on_the_loop(), _garbage_kept(), Service(scenario.config) as service:
-            world = World(scenario, service, folder, keep_trace=keep_trace, to_the_end=to_the_end)
-            with asyncio.Runner(loop_factory=SimulationLoop) as runner:
-                runner.run(world.run())
-            return world.outcome()
+        with (
+            _garbage_kept(),
+            _writer_on_the_loop(),
+            _ledgers(in_memory=not (on_files or ask_judge)) as databases,
+        ):
+            return _played(scenario, folder, databases, keep_trace=keep_trace, to_the_end=to_the_end)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _played(
+    scenario: Scenario, folder: Path, databases: OpenDatabases | None, *, keep_trace: bool, to_the_end: bool
+) -> Outcome:
+    with Service(scenario.config) as service:
+        world = World(scenario, service, folder, databases, keep_trace=keep_trace, to_the_end=to_the_end)
+        with asyncio.Runner(loop_factory=SimulationLoop) as runner:
+            runner.run(world.run())
+        return world.outcome()
 
 
 @contextmanager
@@ -100,13 +120,29 @@ def _writer_on_the_loop() -> Iterator[None]:
     with (
         mock.patch("bulkjobs.ledger.ledger.Writer", LoopWriter),
         mock.patch("bulkjobs.ledger.reserve.RESERVE_BYTES", _RESERVE_BYTES),
+        # These read the list of mounts, and write for `bulkjobs status`, which nobody asks here.
+        mock.patch("bulkjobs.ledger.ledger.refuse_network_filesystem", _pass_over),
+        mock.patch("bulkjobs.outlook.Outlook._write", _pass_over),
     ):
         yield
 
 
+def _pass_over(*_: object) -> None:
+    """Does nothing, instead of something that takes time and is looked at by nobody here."""
+
+
+@contextmanager
+def _ledgers(*, in_memory: bool) -> Iterator[OpenDatabases | None]:
+    if not in_memory:
+        yield None
+        return
+    with closing(OpenDatabases()) as databases, mock.patch("bulkjobs.ledger.schema._opened", databases.open):
+        yield databases
+
+
 @contextmanager
 def _garbage_kept() -> Iterator[None]:
-    """Lets nothing be collected but what the simulation made, and that only when the world says so.
+    """Lets nothing be collected but what the simulation made: when the world says so, and when it is gone.
 
     To look again and again through what the modules hold takes as long as the ledger's work.
     """
@@ -115,6 +151,7 @@ def _garbage_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # what is left would be frozen as well, and stay for as long as there are simulations
         gc.enable()
         gc.unfreeze()
 
@@ -127,6 +164,7 @@ class World:
         scenario: Scenario,
         service: Service,
         folder: Path,
+        databases: OpenDatabases | None,
         *,
         keep_trace: bool = False,
         to_the_end: bool = False,
@@ -135,6 +173,7 @@ class World:
         self.scenario = scenario
         self.service = service
         self.folder = folder
+        self._databases = databases
         self.clock = VirtualClock()
         self.expected = expected_of(scenario.files, scenario.chunk_size)
         self.run_dir = folder / "run"
@@ -291,6 +330,8 @@ class World:
             crash_image(self.run_dir, self.folder / "image")
             if ending.how is End.POWER and not process.synced:
                 self._forget_unsynced()
+            if self._databases is not None:
+                self._databases.crash(self.run_dir / DATABASE_NAME)
             process.alive = False
             crashed.set()
 
@@ -302,7 +343,8 @@ class World:
         at: dict[int, Callable[[], None]] = {}
         if ending is not None:
             at[ending.step] = crash if ending.how in (End.CRASH, End.POWER) else end
-            self._keep_synced()
+            if ending.how is End.POWER:
+                self._keep_synced()
         for jump in self.scenario.jumps:
             if jump.process == number:
                 at.setdefault(jump.step, self._jump(jump.by_s))
@@ -360,6 +402,8 @@ class World:
         task.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await task
+        if self._databases is not None:
+            self._databases.bury()
         shutil.rmtree(self.run_dir)
         (self.folder / "image").rename(self.run_dir)
         jobs = self.run_dir / "jobs.jsonl"
@@ -410,8 +454,14 @@ class World:
         fresh = self.folder / "fresh.txt"
         fresh.write_bytes(_FRESH_ID + b"\n")
         await asyncio.sleep(2 * self.scenario.settings.effective_lockout_s)
-        scenario = replace(self.scenario, files=(fresh.read_bytes(),), endings=(), jumps=(), fault_share=0.0)
-        world = World(scenario, self.service, self.folder)
+        scenario = replace(
+            self.scenario,
+            files=(fresh.read_bytes(),),
+            endings=(),
+            jumps=(),
+            fault_share=0.0,
+        )
+        world = World(scenario, self.service, self.folder, self._databases)
         world.run_dir = self.folder / "fresh-run"
         world._sources = [fresh]
         world._alarm = self._alarm
