@@ -27,6 +27,7 @@ import random
 import re
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -54,6 +55,7 @@ from bulkjobs.model import Accepted, Evidence, JobStatus, Phase, RunSummary, Tal
 from bulkjobs.observers.totals import one_line
 from bulkjobs.settings import OPTIONS, Settings, merge
 from bulkjobs.settings.values import check_url, check_webhook, parse_duration, parse_rate
+from bulkjobs.sources import compression
 from bulkjobs.sources.compression import UNPACKED_BYTES, unpacker
 from bulkjobs.verdict import judge
 from bulkjobs.wire.answer import (
@@ -529,12 +531,10 @@ def check_chunker(text: bytes, random: random.Random) -> None:
     assert tally + tail == chunker.totals == Tally(invalid=len(invalid), duplicate=duplicates)
 
 
-def check_gzip(stored: bytes, random: random.Random) -> None:
+def unpacked(stored: bytes, edges: Sequence[int]) -> tuple[bytes, bool]:
+    """Gives what comes out of stored bytes that are cut at the edges, and whether that ended in an error."""
     read, reader = bytearray(), unpacker("a", stored)
-    if reader is None:
-        return  # no longer gzip
-    failed = False
-    edges = [0, *sorted(random.randrange(len(stored) + 1) for _ in range(random.randrange(5))), len(stored)]
+    assert reader is not None
     try:
         for at, end in itertools.pairwise(edges):
             reader.start(stored[at:end])
@@ -544,7 +544,35 @@ def check_gzip(stored: bytes, random: random.Random) -> None:
         reader.finish()
     except SourceError as error:
         is_line(str(error), 1_000)
-        failed = True
+        return bytes(read), True
+    return bytes(read), False
+
+
+def fits_its_sums(text: bytes, stored: bytes) -> bool:
+    """Tells whether a text is, member by member, what the check sums and lengths behind the members say."""
+    at = 0
+    while at + 8 <= len(stored):
+        sum_of, length = struct.unpack_from("<II", stored, at)
+        at += 1
+        if length <= len(text) and zlib.crc32(text[:length]) == sum_of:
+            rest = stored[at + 7 :].lstrip(b"\0")
+            if not rest and length == len(text):
+                return True
+            if rest.startswith(b"\x1f\x8b"):
+                text, stored, at = text[length:], rest, 0
+    return False
+
+
+def check_gzip(stored: bytes, random: random.Random) -> None:
+    if not stored.startswith(b"\x1f\x8b"):
+        return  # no longer gzip
+    edges = [0, *sorted(random.randrange(len(stored) + 1) for _ in range(random.randrange(5))), len(stored)]
+    with contextlib.ExitStack() as stack:
+        if random.random() < 0.3:  # as without the extra
+            stack.enter_context(
+                mock.patch.object(compression, "_gzip_library", return_value=compression._ZlibMember)
+            )
+        text, failed = unpacked(stored, edges)
     reference = bytearray()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(stored)) as file:
@@ -553,10 +581,11 @@ def check_gzip(stored: bytes, random: random.Random) -> None:
         broken = False
     except (OSError, EOFError, zlib.error):
         broken = True
-    text, slowly = bytes(read), bytes(reference)
-    # The standard library checks less of a header, so more may be wrong for us than for it, but never less.
-    assert failed or not broken, "read without a word what is damaged"
-    assert failed or text == slowly
+    slowly = bytes(reference)
+    # The standard library checks less of a header, so more may be wrong for us than for it. Less may be wrong where
+    # isal takes tables of codes that zlib refuses, if the text is still the one that was packed.
+    assert failed or not broken or fits_its_sums(text, stored), "read without a word what is damaged"
+    assert failed or broken or text == slowly
     assert slowly.startswith(text) or text.startswith(slowly)
 
 
