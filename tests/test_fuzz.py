@@ -46,6 +46,7 @@ FOUND = {
     "a name that no file can have": ("command", b"x" * 300),
     "an escape sequence as an option": ("command", b"ids.txt\n--x\x1b[2J"),
     "an escape sequence as a file": ("command", b"ids.txt\n--config\n\x1b[2J"),
+    "a host of the greatest length": ("addresses", b"http://" + b"a." * 123 + b"example"),
     "a host that begins like an address": ("addresses", b"https://127.1e.e92xample:8443/hook?key=a&b=c"),
     "a year of four digits below 100": ("times", b"Sun, 06 Nov 0044 08:49:37 GMT"),
     "the fields of a header of gzip, cut": ("gzip", CUT_HEADER),
