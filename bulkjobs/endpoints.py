@@ -64,4 +64,4 @@ def endpoint_named(name: str) -> Endpoint:
         return ENDPOINTS[name]
     except KeyError:
         known = ", ".join(sorted(ENDPOINTS))
-        raise ConfigError(f"There is no endpoint {name!r}. Known: {known}.") from None
+        raise ConfigError(f"There is no endpoint of the name given (--endpoint). Known: {known}.") from None

@@ -82,10 +82,10 @@ SETTINGS = {
         (["--json", "--sink", "-"], "both want stdout"),
         (["--access-token-file", "token.txt"], "two access tokens"),
         (["--sink", "ids.txt"], "ids.txt"),
-        (["--endpoint", "companies"], "no endpoint 'companies'"),
+        (["--endpoint", "companies"], "no endpoint of the name given (--endpoint)"),
         (["--accept", "yaml"], "json or xml"),
         (["--config", "absent.toml"], "absent.toml does not exist"),
-        (["--sink", "s3://bucket"], "s3"),
+        (["--sink", "s3://bucket"], "--sink"),
     ],
 }  # fmt: skip
 CASES = [(name, number) for name, cases in SETTINGS.items() for number in range(len(cases))]

@@ -6,6 +6,7 @@ import gzip
 import lzma
 import random
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,42 @@ def test_what_unpacks_out_of_all_proportion_is_stopped(kind):
         while piece := reader.next():
             read_bytes += len(piece)
     assert read_bytes <= 65 * 2**20
+
+
+def gzip_with(flags: int) -> bytes:
+    """Packs the text behind a header with the fields that the flags of RFC 1952 name."""
+    packed = gzip.compress(TEXT, mtime=0)
+    header = packed[:3] + bytes([flags]) + packed[4:10]
+    header += b"\x06\x00BC\x02\x00\x1b\x00" if flags & 4 else b""
+    header += b"ids.txt\x00" if flags & 8 else b""
+    header += b"a comment\x00" if flags & 16 else b""
+    header += (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") if flags & 2 else b""
+    return header + packed[10:]
+
+
+@pytest.mark.parametrize("kind", ["gzip", pytest.param("gzip", id="gzip by zlib")])
+@pytest.mark.parametrize("flags", range(0, 32, 2))
+def test_a_header_of_gzip_may_come_in_parts_whatever_fields_it_has(kind, flags):
+    """Blocks of a file, a pipe and a connection end anywhere, also in the header of a second member."""
+    stored = gzip_with(flags)
+    assert gzip.decompress(stored) == TEXT
+    for step in range(1, len(stored)):
+        assert unpacked(stored + stored, step=step) == (TEXT + TEXT, "")
+
+
+@pytest.mark.parametrize("kind", ["gzip", pytest.param("gzip", id="gzip by zlib")])
+def test_a_wrong_check_sum_of_the_header_is_told_wherever_the_header_is_cut(kind):
+    stored = bytearray(gzip_with(2 + 8))
+    stored[12] ^= 1
+    for step in range(1, len(stored)):
+        assert "damaged near byte" in unpacked(bytes(stored), step=step)[1]
+
+
+def test_a_header_of_gzip_without_an_end_is_not_waited_for():
+    """Memory stays constant, whatever a file says."""
+    text, said = unpacked(gzip_with(8)[:10] + b"x" * 3 * UNPACKED_BYTES, step=UNPACKED_BYTES)
+    assert text == b""
+    assert "damaged near byte 2097152 (the header does not end)" in said
 
 
 def test_frames_of_zstd_that_are_to_be_skipped_are_skipped():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 
 import pytest
@@ -30,6 +31,9 @@ def test_arbitrary_bytes_have_no_surprise_for_anybody(name, data):
     check_one(TARGETS[name], data, random.Random(len(data)))
 
 
+CUT_HEADER = b"\x1f\x8b\x08\x0a\0\0\0\0\0\xffids.txt\0" + gzip.compress(b"1\n2\n", mtime=0)[10:]
+ODD_CODES = bytes.fromhex("1f8b0800000000000203edc1310100000c02a0df3e7633fe4aec4436") + bytes(67)
+ODD_CODES += bytes.fromhex("e05b7a3f9cdfc872110100")
 FOUND = {
     "a backslash of a secret, escaped": ("masking", b"abc"),
     "text behind an address in brackets": ("addresses", b"https://[::ffff:10.0.0.1]1"),
@@ -42,6 +46,12 @@ FOUND = {
     "a name that no file can have": ("command", b"x" * 300),
     "an escape sequence as an option": ("command", b"ids.txt\n--x\x1b[2J"),
     "an escape sequence as a file": ("command", b"ids.txt\n--config\n\x1b[2J"),
+    "a host of the greatest length": ("addresses", b"http://" + b"a." * 123 + b"example"),
+    "a host that begins like an address": ("addresses", b"https://127.1e.e92xample:8443/hook?key=a&b=c"),
+    "a year of four digits below 100": ("times", b"Sun, 06 Nov 0044 08:49:37 GMT"),
+    "the fields of a header of gzip, cut": ("gzip", CUT_HEADER),
+    "codes in gzip that zlib does not take": ("gzip", ODD_CODES),
+    "an address as another option": ("option-file", b'accept = "ps://me.example/?key=cAnArY"'),
     "options nested too deep": ("option-file", b"a = " + b"[" * 5_000),
 }
 """What was found once."""

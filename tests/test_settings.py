@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkjobs.endpoints import endpoint_named
 from bulkjobs.errors import ConfigError
 from bulkjobs.settings import OPTIONS, Rate, Secret, Settings, default_pace, merge, parse_duration, parse_rate
 from bulkjobs.settings.values import duration_text
+from bulkjobs.sinks import open_sink
 
 CANARY = "canary-7f3a"
 CREDENTIALS = {"access_token", "client_id", "client_secret"}
@@ -156,6 +159,53 @@ def test_credentials_in_the_file_are_refused_and_not_shown(key):
     assert CANARY not in str(caught.value)
 
 
+IN_THE_WRONG_OPTION = (
+    f"{CANARY}-0123456789",
+    f"https://me.example/hook?key={CANARY}",
+    f"?k={CANARY}",
+    f"postgresql://me:{CANARY}@db.example/ids",
+    f"auto/{CANARY}-0123456789",
+)
+
+
+def complaint(take: Callable[..., object], *values: object, **named: object) -> str:
+    """Gives the error with which values are not taken; nothing if they are."""
+    try:
+        take(*values, **named)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in OPTIONS if option.name != "--config"], ids=lambda option: option.name
+)
+def test_no_option_shows_a_secret_that_was_meant_for_another(option):
+    """Wherever it stands: the command line, the environment, the file, in a list, and in a program.
+
+    A file of options that does not exist is named; who gives a secret for its path sees it.
+    """
+    for secret in IN_THE_WRONG_OPTION:
+        said = complaint(load, **{option.field: secret})
+        said += complaint(load, {option.environ: secret})
+        for value in (f"'{secret}'", f"['{secret}', 1]", f"{{ a = '{secret}' }}"):
+            said += complaint(load, toml=f"{option.key} = {value}")
+        if option.field in {field.name for field in dataclasses.fields(Settings)}:
+            said += complaint(Settings, **{option.field: secret})
+            said += complaint(Settings, **{option.field: [secret]})
+        assert option.key in said
+        assert CANARY not in said
+
+
+@pytest.mark.parametrize("secret", IN_THE_WRONG_OPTION)
+def test_what_is_looked_up_later_shows_no_secret_either(secret):
+    """An endpoint and a sink are any text until somebody looks for them."""
+    for look_up in (endpoint_named, open_sink, parse_duration, parse_rate):
+        said = complaint(look_up, secret)
+        assert said
+        assert CANARY not in said
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     """UTF-16 or a directory is an error with the path, not a traceback."""
     (tmp_path / "bulkjobs.toml").write_bytes(b"\xff\xfew\x00")
@@ -260,7 +310,7 @@ def test_any_text_is_a_rate_or_a_config_error(text):
         ("workers", "1025", ["--workers", "1 to 1,024"]),
         ("workers", "1e3", ["--workers", "whole number"]),
         ("workers", "٣", ["--workers"]),
-        ("workers", "9" * 5000, ["--workers", "…"]),
+        ("workers", "9" * 5000, ["--workers", "1 to 1,024"]),
         ("rate", "0/5m", ["--rate", "'0/5m'", "none"]),
         ("rate", "nan/5m", ["--rate"]),
         ("lockout_s", "0", ["--lockout", "above 0"]),

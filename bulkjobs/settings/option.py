@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bulkjobs.errors import ConfigError
-from bulkjobs.settings.values import shown
+from bulkjobs.settings.values import guarded
 
 __all__ = ["Kind", "Option"]
 
@@ -78,4 +78,4 @@ class Option:
             raise self._error(value, f"{self.field} ({self.name})")
 
     def _error(self, given: object, place: str) -> ConfigError:
-        return ConfigError(f"{place} is {shown(given)}; it may be {self.kind.may_be}.")
+        return ConfigError(f"{place} is {guarded(given)}; it may be {self.kind.may_be}.")

@@ -2,7 +2,8 @@
 
 An option's text reads the same wherever it stands. It is looked for on the command line, then in the
 environment (`BULKJOBS_…`), then in `bulkjobs.toml`; else the default holds. A message names the place, what
-stood there and what it may be; it never shows a token, a secret or the whole of a URL.
+stood there and what it may be; it never shows a token, a secret or the whole of a URL, nor a text that
+could be one in the wrong place. Paths are shown.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ __all__ = [
     "check_webhook",
     "default_pace",
     "duration_text",
+    "guarded",
     "parse_duration",
     "parse_rate",
     "seconds",
@@ -43,6 +44,8 @@ _LONGEST_HOST: Final = 253
 """Source: RFC 1035, 2.3.4, without the lengths and the root."""
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _VISIBLE: Final = re.compile(r"[!-~]+")
+_SHORT_WORD: Final = re.compile(r"[A-Za-z0-9 ./_+-]{0,12}")
+"""What can be no token, since those have more characters, and no address with a password or a query in it."""
 
 
 def visible(text: str) -> bool:
@@ -117,7 +120,7 @@ def parse_duration(text: str) -> float:
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ConfigError(f"{shown(text)} is not a time; it may be such as 250ms, 90s, 5m, 1.5h or 2d.")
+        raise ConfigError(f"{guarded(text)} is not a time; it may be such as 250ms, 90s, 5m, 1.5h or 2d.")
     return float(match[1]) * _UNIT_S[match[2]]
 
 
@@ -135,7 +138,7 @@ def parse_rate(text: str) -> Rate | None:
     match = _RATE.fullmatch(text.strip())
     auto = match is not None and match[1].lower() == "auto"
     if match is None or (match[2] is None and not auto):
-        raise ConfigError(f"{shown(text)} is not a rate; it may be such as 900/5m, auto, or none.")
+        raise ConfigError(f"{guarded(text)} is not a rate; it may be such as 900/5m, auto, or none.")
     period_s = DEFAULT_RATE.period_s if match[2] is None else parse_duration(match[2])
     return Rate(count=DEFAULT_RATE.count if auto else int(match[1]), period_s=period_s, auto=auto)
 
@@ -151,6 +154,18 @@ def shown(value: object) -> str:
     """Gives a value as a message shows it: quoted, control characters escaped, cut at a line's length."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"  # noqa: PLR2004 - about a line
+
+
+def guarded(value: object) -> str:
+    """Gives what an option does not take as its error shows it: a number or a short word, and no other text.
+
+    People put tokens, and addresses with a password in them, into the wrong option.
+    """
+    if value is None or isinstance(value, int | float | Rate):
+        return shown(value)
+    if isinstance(value, str):
+        return repr(value) if _SHORT_WORD.fullmatch(value) else "*** (hidden, as it may be a secret)"
+    return f"a {type(value).__name__}"
 
 
 def duration_text(duration_s: float) -> str:

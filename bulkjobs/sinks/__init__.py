@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bulkjobs.errors import ConfigError
 from bulkjobs.ports import Sink
+from bulkjobs.settings.values import guarded
 from bulkjobs.sinks.callback import CallbackSink, TakesRecord
 from bulkjobs.sinks.jsonl import JsonLinesSink, StdoutSink
 
@@ -27,7 +28,7 @@ def open_sink(given: SinkLike) -> Sink:
         if str(given).endswith(".jsonl") and "://" not in str(given):
             return JsonLinesSink(Path(given))
         raise ConfigError(
-            f"--sink {str(given)!r} is not known. It may be - (standard output) or a file.jsonl."
+            f"--sink {guarded(str(given))} is not known. It may be - (standard output) or a file.jsonl."
         )
     if isinstance(given, Sink):
         return given

@@ -26,6 +26,8 @@ _BOMB_BYTES: Final = 64 * 1024 * 1024
 """Below this much text it does not matter how little it was."""
 SIGNATURE_BYTES: Final = 10
 """The longest signature."""
+_HEADER_BYTES: Final = 1024 * 1024
+"""Longest header of gzip that is waited for; it holds a name, a comment and up to 64 KiB of anything."""
 _XZ_MEMORY_BYTES: Final = 256 * 1024 * 1024
 """`xz -9` needs 65 MiB; a file could ask for any amount."""
 
@@ -67,6 +69,64 @@ class _ZlibMember:
         return text
 
 
+class _IsalMember:
+    """Gives isal's decompressor a whole header at once.
+
+    Of a header that comes in parts it forgets which fields are in it: it then took a good file for a damaged one, and
+    did not compare the header's check sum.
+
+    Source: https://github.com/intel/isa-l/issues/224.
+    """
+
+    def __init__(self, member: _Member) -> None:
+        self._member = member
+        self._header: bytes | None = b""
+        """What there is of it; None when it has been handed on."""
+
+    @property
+    def eof(self) -> bool:
+        return self._member.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return self._header is not None or self._member.needs_input
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._member.unused_data
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        if self._header is not None:
+            data = self._header + data
+            if not _has_gzip_header(data):
+                if len(data) > _HEADER_BYTES:
+                    raise ValueError("the header does not end")
+                self._header = data
+                return b""
+            self._header = None
+        return self._member.decompress(data, max_length)
+
+
+def _has_gzip_header(data: bytes) -> bool:
+    """Tells whether a member's header is all there, or so wrong that more of it does not matter.
+
+    Source: RFC 1952, section 2.3.
+    """
+    if not data.startswith(b"\x1f\x8b"[: len(data)]):
+        return True
+    if len(data) < 10:  # noqa: PLR2004 - the fields that are always there
+        return False
+    flags, end = data[3], 10
+    if flags & 4:  # a length and so many bytes
+        end += 2 + int.from_bytes(data[10:12], "little")
+    for flag in (8, 16):  # a name and a comment, with a zero behind each
+        if flags & flag:
+            end = data.find(b"\0", end) + 1
+            if end == 0:
+                return False
+    return len(data) >= end + (flags & 2)  # two bytes of check sum
+
+
 @functools.cache
 def _gzip_library() -> Callable[[], _Member]:
     """Finds the faster library for gzip, if it is there: it takes 0.4 of the time of `zlib`."""
@@ -74,7 +134,7 @@ def _gzip_library() -> Callable[[], _Member]:
         from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor  # noqa: PLC0415 - an extra
     except ImportError:
         return _ZlibMember
-    return lambda: IgzipDecompressor(flag=DECOMP_GZIP)
+    return lambda: _IsalMember(IgzipDecompressor(flag=DECOMP_GZIP))
 
 
 def _zstd_member(name: str) -> _Member:

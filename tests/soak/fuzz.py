@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import calendar
 import contextlib
-import email.utils
 import gzip
 import html
 import io
@@ -26,6 +26,8 @@ import os
 import random
 import re
 import signal
+import socket
+import struct
 import sys
 import tempfile
 import time
@@ -53,6 +55,7 @@ from bulkjobs.model import Accepted, Evidence, JobStatus, Phase, RunSummary, Tal
 from bulkjobs.observers.totals import one_line
 from bulkjobs.settings import OPTIONS, Settings, merge
 from bulkjobs.settings.values import check_url, check_webhook, parse_duration, parse_rate
+from bulkjobs.sources import compression
 from bulkjobs.sources.compression import UNPACKED_BYTES, unpacker
 from bulkjobs.verdict import judge
 from bulkjobs.wire.answer import (
@@ -435,13 +438,25 @@ def check_times(data: bytes, random: random.Random) -> None:
         r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", text, re.ASCII
     ):
         with contextlib.suppress(ValueError, TypeError, OverflowError):
-            slowly = email.utils.parsedate_to_datetime(text).timestamp()
+            # Not email.utils, which takes the year 0044 for 2044: by RFC 9110 four digits are the year.
+            slowly = calendar.timegm(time.strptime(text, "%a, %d %b %Y %H:%M:%S GMT"))
             assert wait_s is None or wait_s == min(max(slowly - 1e9, 0.0), MAX_RETRY_AFTER_S)
     expires_utc = parse_expiry(text)
     assert expires_utc is None or -1e11 < expires_utc < 1e12
     for read in (parse_duration, parse_rate):
         with contextlib.suppress(ConfigError):
             read(text)
+
+
+def leads_inside(host: str) -> bool:
+    """Reads a host as the C library does, and tells whether it is this machine or one of a private network."""
+    host = host.rstrip(".")
+    packed = b""
+    with contextlib.suppress(OSError):  # a name
+        packed = socket.inet_pton(socket.AF_INET6, host) if ":" in host else socket.inet_aton(host)
+    packed = packed.removeprefix(bytes(10) + b"\xff\xff")
+    private = len(packed) == 4 and packed.startswith((b"\x7f", b"\x0a", b"\xc0\xa8"))
+    return private or host == "localhost" or packed == bytes(15) + b"\x01"
 
 
 def check_addresses(data: bytes, _: random.Random) -> None:
@@ -451,7 +466,7 @@ def check_addresses(data: bytes, _: random.Random) -> None:
             try:
                 check(text, "--x", allow_http=allow_http)
             except ConfigError as error:
-                is_line(str(error), 200)
+                is_line(str(error), 253 + 100)  # a host is shown whole
                 continue
             parts, used = urlsplit(text), URL(text, encoded=True)
             called = (used.raw_host or "").lower()
@@ -462,9 +477,7 @@ def check_addresses(data: bytes, _: random.Random) -> None:
             assert text.isprintable()
             assert allow_http or parts.scheme == "https" or check is check_url
             if check is check_webhook and not allow_http:
-                assert not re.fullmatch(
-                    r"(localhost|127\..*|10\..*|192\.168\..*|\[::1\]|0x[0-9a-f]*)\.?", parts.netloc
-                )
+                assert not leads_inside(called), f"{called} is no public address"
 
 
 # Ids
@@ -518,12 +531,10 @@ def check_chunker(text: bytes, random: random.Random) -> None:
     assert tally + tail == chunker.totals == Tally(invalid=len(invalid), duplicate=duplicates)
 
 
-def check_gzip(stored: bytes, random: random.Random) -> None:
+def unpacked(stored: bytes, edges: Sequence[int]) -> tuple[bytes, bool]:
+    """Gives what comes out of stored bytes that are cut at the edges, and whether that ended in an error."""
     read, reader = bytearray(), unpacker("a", stored)
-    if reader is None:
-        return  # no longer gzip
-    failed = False
-    edges = [0, *sorted(random.randrange(len(stored) + 1) for _ in range(random.randrange(5))), len(stored)]
+    assert reader is not None
     try:
         for at, end in itertools.pairwise(edges):
             reader.start(stored[at:end])
@@ -533,7 +544,35 @@ def check_gzip(stored: bytes, random: random.Random) -> None:
         reader.finish()
     except SourceError as error:
         is_line(str(error), 1_000)
-        failed = True
+        return bytes(read), True
+    return bytes(read), False
+
+
+def fits_its_sums(text: bytes, stored: bytes) -> bool:
+    """Tells whether a text is, member by member, what the check sums and lengths behind the members say."""
+    at = 0
+    while at + 8 <= len(stored):
+        sum_of, length = struct.unpack_from("<II", stored, at)
+        at += 1
+        if length <= len(text) and zlib.crc32(text[:length]) == sum_of:
+            rest = stored[at + 7 :].lstrip(b"\0")
+            if not rest and length == len(text):
+                return True
+            if rest.startswith(b"\x1f\x8b"):
+                text, stored, at = text[length:], rest, 0
+    return False
+
+
+def check_gzip(stored: bytes, random: random.Random) -> None:
+    if not stored.startswith(b"\x1f\x8b"):
+        return  # no longer gzip
+    edges = [0, *sorted(random.randrange(len(stored) + 1) for _ in range(random.randrange(5))), len(stored)]
+    with contextlib.ExitStack() as stack:
+        if random.random() < 0.3:  # as without the extra
+            stack.enter_context(
+                mock.patch.object(compression, "_gzip_library", return_value=compression._ZlibMember)
+            )
+        text, failed = unpacked(stored, edges)
     reference = bytearray()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(stored)) as file:
@@ -542,10 +581,11 @@ def check_gzip(stored: bytes, random: random.Random) -> None:
         broken = False
     except (OSError, EOFError, zlib.error):
         broken = True
-    text, slowly = bytes(read), bytes(reference)
-    # The standard library checks less of a header, so more may be wrong for us than for it, but never less.
-    assert failed or not broken, "read without a word what is damaged"
-    assert failed or text == slowly
+    slowly = bytes(reference)
+    # The standard library checks less of a header, so more may be wrong for us than for it. Less may be wrong where
+    # isal takes tables of codes that zlib refuses, if the text is still the one that was packed.
+    assert failed or not broken or fits_its_sums(text, stored), "read without a word what is damaged"
+    assert failed or broken or text == slowly
     assert slowly.startswith(text) or text.startswith(slowly)
 
 
