@@ -435,7 +435,9 @@ def test_a_restart_knows_window_lock_out_limit_and_jobs() -> None:
 
     account, times = run_virtual(main())
     assert times == pytest.approx([210, 310], abs=1e-3)
-    assert account.lockouts == []
+    assert [until_utc for until_utc, _ in account.lockouts] == [EPOCH_UTC + 1_050], (
+        "by the clock as it is now"
+    )
     first = account.events[0]
     assert isinstance(first, LockedOut)
     assert first.wait_s == pytest.approx(50, abs=1e-3)

@@ -32,7 +32,7 @@ def joined(settings: Settings) -> tuple[bool, list[Event]]:
     told: list[Event] = []
 
     async def join() -> bool:
-        async with open_throttle(settings, "run", clock=SystemClock(), emit=told.append) as throttle:
+        async with open_throttle(settings, "run", 1, clock=SystemClock(), emit=told.append) as throttle:
             return isinstance(throttle, SharedThrottle)
 
     return run_virtual(join()), told

@@ -121,15 +121,16 @@ class Gate:
         def placed(utc: float) -> float:
             return to_loop_time(utc, now_utc=now_utc, now_loop=now)
 
+        locked_until = None if locked_until_utc is None else placed(locked_until_utc)
         self._throttle.restore(
             now,
             history=[(placed(start), None if end is None else placed(end)) for start, end in history_utc],
-            locked_until=None if locked_until_utc is None else placed(locked_until_utc),
+            locked_until=locked_until,
             suspect=suspect,
             learned_limit=learned_limit,
             open_jobs=open_jobs,
         )
-        self._notices.restored(now)
+        self._notices.restored(now, recorded=locked_until is not None and locked_until > now)
         self._follow_rate()
 
     @property

@@ -47,7 +47,7 @@ def default_state_dir() -> Path:
 
 @asynccontextmanager
 async def open_throttle(
-    settings: Settings, run_id: str, *, clock: Clock, emit: Callable[[Event], None]
+    settings: Settings, run_id: str, run_session: int, *, clock: Clock, emit: Callable[[Event], None]
 ) -> AsyncIterator[Throttle]:
     """Gives the account's throttle, in step with the other runs of the account for as long as the block lasts.
 
@@ -58,7 +58,7 @@ async def open_throttle(
         LedgerError: what stands in such a folder cannot be read or written.
     """
     try:
-        shared = None if settings.state_dir == "none" else await _join(settings, run_id, clock)
+        shared = None if settings.state_dir == "none" else await _join(settings, run_id, run_session, clock)
     except (ConfigError, LedgerError) as error:
         if settings.state_dir != "default":
             raise
@@ -77,7 +77,7 @@ async def open_throttle(
         shared.leave(asyncio.get_running_loop().time())
 
 
-async def _join(settings: Settings, run_id: str, clock: Clock) -> SharedThrottle:
+async def _join(settings: Settings, run_id: str, run_session: int, clock: Clock) -> SharedThrottle:
     from bulkjobs.account.shared import SharedThrottle, axis_of  # noqa: PLC0415 - not every session needs it
     from bulkjobs.account.store import AccountStore, Busy, folder_of  # noqa: PLC0415 - as above
 
@@ -91,6 +91,7 @@ async def _join(settings: Settings, run_id: str, clock: Clock) -> SharedThrottle
             return SharedThrottle(
                 store,
                 run_id=run_id,
+                run_session=run_session,
                 axis=axis_of(loop),
                 now=loop.time(),
                 clock=clock,

@@ -7,6 +7,7 @@ another process is stopped in its turn, is done later; until then the others tak
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from pathlib import Path
@@ -58,6 +59,7 @@ class SharedThrottle(Throttle):
         store: AccountStore,
         *,
         run_id: str,
+        run_session: int,
         axis: str,
         now: float,
         clock: Clock,
@@ -70,6 +72,7 @@ class SharedThrottle(Throttle):
         Args:
             store: of the account; closed by `leave`.
             run_id: of the run.
+            run_session: number of this session in the run's ledger.
             axis: names the clock of `now`.
             now: the present on the loop's clock.
             clock: wall clock.
@@ -85,6 +88,7 @@ class SharedThrottle(Throttle):
         super().__init__(rate=rate, lockout_s=lockout_s, max_active_jobs=max_active_jobs)
         self._store = store
         self._run_id = run_id
+        self._run_session = run_session
         self._axis = axis
         self._clock = clock
         self._utc_offset = clock.utc() - now
@@ -116,8 +120,11 @@ class SharedThrottle(Throttle):
             turn.move_times(shift_s, now=now, grace_s=self._grace_s)
         self._session = turn.add_session(self._run_id)
         self._store.begin_session(self._session)
-        self._known = turn.known(self._run_id, now)
+        since, until, session = turn.known(self._run_id, now)
+        self._known = since, until
         """What the run's ledger knows from this time is known here already."""
+        self._knows_all = session == self._run_session - 1 and turn.axis == self._axis
+        """All that the run's ledger knows stands here, and has times of a clock that nobody sets."""
         if turn.state is not None:
             self.load(orjson.loads(turn.state), shift_s=shift_s)
         if self._store.lost or turn.axis not in ("", self._axis):
@@ -141,8 +148,14 @@ class SharedThrottle(Throttle):
         learned_limit: int | None = None,
         open_jobs: Iterable[str] = (),
     ) -> None:
-        """Takes up what the ledger of the run knows beyond the store; see `Throttle.restore`."""
+        """Takes up what the ledger of the run knows beyond the store; see `Throttle.restore`.
+
+        The ledger has wall times. Where all it knows stands in the store only what the store may have removed is of
+        use: a clock that was set since can neither lengthen a lock-out nor have a window count twice.
+        """
         since, until = self._known
+        if self._knows_all:
+            until, locked_until = math.inf, None
         older = [(start, end) for start, end in history if not since <= start <= until]
         open_jobs = set(open_jobs)
 
@@ -159,6 +172,8 @@ class SharedThrottle(Throttle):
                 last = last_count_before(now, start, end, self._grace_s)
                 turn.add_past(self._session, ended=now, counted_until=last)
             turn.keep_jobs(self._run_id, open_jobs, now)
+            if self._counts:
+                turn.known_session(self._run_id, self._run_session)
 
         self._do(take_up, now)
 

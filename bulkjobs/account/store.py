@@ -42,9 +42,7 @@ __all__ = ["AccountStore", "Busy", "folder_of"]
 _NAME: Final = "account.db"
 _CHANGES: Final = "account.changes"
 _CHANGES_BYTES: Final = 8
-_VERSION: Final = 2
-_WITHOUT_CHANGES: Final = 1
-"""The version before, which is the same but for the number in shared memory: it would not raise it."""
+_VERSION: Final = 3
 _BUSY_TIMEOUT_MS: Final = 250
 """A turn of another process takes some ten microseconds. One that is stopped within it is waited for like this, again
 and again: the event loop stands still for no longer at a time."""
@@ -62,11 +60,13 @@ _SCHEMA: Final = (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         run_id TEXT NOT NULL
     ) STRICT""",
-    # From when to when all requests of a run stand here: it may have sessions of which nothing does.
+    # From when to when all requests of a run stand here: it may have sessions of which nothing does. session: the
+    # last one of its ledger of which all stands here, and all that the ledger knew before it.
     """CREATE TABLE run (
         run_id TEXT PRIMARY KEY,
         since REAL NOT NULL,
-        until REAL NOT NULL
+        until REAL NOT NULL,
+        session INTEGER NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID""",
     # ended NULL: in flight. counted_until NULL in one that has ended: it was never sent.
     """CREATE TABLE request (
@@ -89,6 +89,14 @@ _SCHEMA: Final = (
     "CREATE INDEX job_change ON job (change)",
     f"PRAGMA user_version = {_VERSION}",
 )
+_STEPS: Final = {
+    0: _SCHEMA,
+    # Without the number in shared memory: a process of that version would not raise it.
+    1: ("ALTER TABLE run ADD COLUMN session INTEGER NOT NULL DEFAULT 0", _SCHEMA[-1]),
+    2: ("ALTER TABLE run ADD COLUMN session INTEGER NOT NULL DEFAULT 0", _SCHEMA[-1]),
+    _VERSION: (),
+}
+"""What makes a store of each version one of this."""
 
 
 def folder_of(state_dir: Path, base_url: str, account: str) -> Path:
@@ -354,11 +362,11 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         return
     database.execute("BEGIN IMMEDIATE")
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _WITHOUT_CHANGES, _VERSION):
+    if version not in _STEPS:
         raise ConfigError(
             f"The state of the account {path} has format {version}; this bulkjobs knows format {_VERSION}. "
             "Use the same version for all runs of the account, or give another --state-dir."
         )
-    for statement in _SCHEMA if version == 0 else _SCHEMA[-1:]:
+    for statement in _STEPS[version]:
         database.execute(statement)
     database.execute("COMMIT")

@@ -66,11 +66,20 @@ class Turn:
         self._write("DELETE FROM session WHERE number = ?", session)
         return [] if row is None else self.keep_jobs(row[0], (), now)
 
-    def known(self, run_id: str, now: float) -> tuple[float, float]:
-        """Gives from when to when all requests of a run stand here; enters it, from now on, if it was not here."""
-        self._write("INSERT INTO run VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING", run_id, now)
-        since, until = self._one("SELECT since, until FROM run WHERE run_id = ?", run_id)
-        return since, until
+    def known(self, run_id: str, now: float) -> tuple[float, float, int]:
+        """Gives from when to when all requests of a run stand here, and the last session of which all does.
+
+        Enters the run, from now on, if it was not here.
+        """
+        self._write(
+            "INSERT INTO run (run_id, since, until) VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING", run_id, now
+        )
+        since, until, session = self._one("SELECT since, until, session FROM run WHERE run_id = ?", run_id)
+        return since, until, session
+
+    def known_session(self, run_id: str, session: int) -> None:
+        """Enters that all of a session of the run's ledger stands here, and all that the ledger knew before it."""
+        self._write("UPDATE run SET session = ? WHERE run_id = ?", session, run_id)
 
     def known_until(self, run_id: str, now: float) -> None:
         """Enters that all requests of a run stand here up to this moment."""
