@@ -17,7 +17,7 @@ import pytest
 from bulkjobs.cli.app import app
 from bulkjobs.exits import Exit
 from bulkjobs.model import JobRecord, RunSummary
-from bulkjobs.observers.figures import METRICS
+from bulkjobs.observers.figures import METRICS, labels_of
 from bulkjobs.settings import OPTIONS
 from bulkjobs.simulator import FaultPlan, ServiceConfig, SimulatorServer
 
@@ -119,7 +119,12 @@ def test_the_tables_of_fields_name_each_field_once_and_in_order(heading, value):
 
 def test_the_table_of_metrics_is_that_of_the_program():
     expected = [
-        [f"`{metric.name}`", metric.kind, f"`{metric.label}`" if metric.label else "", metric.about]
+        [
+            f"`{metric.name}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in labels_of(metric)),
+            metric.about,
+        ]
         for metric in METRICS
     ]
     assert rows("Metrics") == expected

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from bulkjobs.account.gate import Gate
+    from bulkjobs.model import RequestKind
     from bulkjobs.throttle import Ticket
 
 __all__ = ["GateStopped", "Permit", "PermitWithdrawn"]
@@ -53,6 +54,10 @@ class Permit:
         if self._ticket.in_flight:
             self.lost()
         self._gate._settle(self._ticket, alone=self._alone)  # noqa: SLF001 - a permit is a part of its gate
+
+    def is_for(self, kind: RequestKind) -> None:
+        """Takes which of the kinds that wait in one queue it was granted to."""
+        self._ticket.kind = kind
 
     def check(self) -> None:
         """Passes if the request may still begin. To be called when everything is ready for its first byte.
