@@ -179,6 +179,12 @@ async def test_the_example_of_a_summary_runs_as_it_stands_and_again(tmp_path):
     assert (totals["jobs"], totals["ids"]) == (3, 25_000)
 
 
+async def test_the_example_of_live_control_runs_as_it_stands(tmp_path):
+    async with SimulatorServer() as server:
+        code, out, err = await run(["-c", blocks(README, "python")[2]], server, tmp_path)
+    assert (code, out, err) == (0, "2 workers from now on\n", "")
+
+
 async def test_the_ids_of_a_held_chunk_are_found_as_the_guarantee_says(tmp_path):
     """Line and count lead to the ids, and the digest confirms them."""
     (tmp_path / "ids.txt").write_text("".join(f"{n}\n" for n in range(100, 120)))
