@@ -37,7 +37,7 @@ class Client:
                 ...
 
     Nothing starts before `submit` or `run`. There is no global state: clients of different runs work side by side
-    in one process, on asyncio or uvloop. Those of one account share its limits (`state_dir`).
+    in one process, on asyncio or uvloop. Those of one account share its limits if their settings name a `state_dir`.
 
     Guarantees:
         Whatever happens (an exception, a cancelled task, `kill -9`), each id is accounted for in the run directory,
