@@ -85,7 +85,7 @@ def _told(orders: Sequence[ControlRow]) -> Iterator[tuple[str, str]]:
     if more := len(orders[:-_MOST_ORDERS]):
         yield "told", f"{more:,} commands before these; --json lists them all"
     for order in orders[-_MOST_ORDERS:]:
-        yield "told", f"{order.at}: {order.text} (session {order.session}, {order.origin})"
+        yield "told", f"{order.at or 'at no time'}: {order.text} (session {order.session}, {order.origin})"
 
 
 def _plain(name: str) -> str:
