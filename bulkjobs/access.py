@@ -74,7 +74,9 @@ async def open_access(
         probe: the first request goes alone.
     """
     async with AsyncExitStack() as stack:
-        throttle = await stack.enter_async_context(open_throttle(settings, run_id, clock=clock, emit=emit))
+        throttle = await stack.enter_async_context(
+            open_throttle(settings, run_id, ledger.session, clock=clock, emit=emit)
+        )
         gate, open_jobs = await _gate(settings, ledger, throttle, clock=clock, emit=emit, probe=probe)
         if transport is None:
             transport = await stack.enter_async_context(

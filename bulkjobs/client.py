@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from bulkjobs.clock import SystemClock
+from bulkjobs.control.protocol import Refusal, State, command_of
 from bulkjobs.engine import Engine
-from bulkjobs.errors import ConfigError
+from bulkjobs.errors import ConfigError, LedgerError
 from bulkjobs.events import Observer
 from bulkjobs.exits import Exit
 from bulkjobs.model import JobRecord, RunSummary
@@ -36,8 +37,7 @@ class Client:
                 ...
 
     Nothing starts before `submit` or `run`. There is no global state: clients of different runs work side by side
-    in one process, on asyncio or uvloop. Two runs of one account do not know of each other's requests, so divide
-    the account's limits between them.
+    in one process, on asyncio or uvloop. Those of one account share its limits if their settings name a `state_dir`.
 
     Guarantees:
         Whatever happens (an exception, a cancelled task, `kill -9`), each id is accounted for in the run directory,
@@ -181,6 +181,36 @@ class Client:
             self._summary = await self._session
         finally:
             await self._leave_stream()
+
+    async def control(
+        self,
+        command: Literal["state", "pause", "resume", "drain", "rate", "workers"] = "state",
+        value: str | int | None = None,
+    ) -> State:
+        """Changes how a session works, as `bulkjobs control` does: in the loop over `submit`, or beside `run`.
+
+        Args:
+            command: `pause` lets submits wait until `resume`; `drain` sends nothing more, as SIGTERM does; `rate`
+                and `workers` put another value of these options in force; `state` changes nothing.
+            value: for `rate` as for the option, such as "600/5m" or "none"; for `workers` a number.
+
+        Returns:
+            What is in force now. It holds for this session; the next one begins as the settings say.
+
+        Raises:
+            ConfigError: nothing was changed: there is no such command or value, or no session is open.
+            LedgerError: nothing was changed, because it cannot be recorded.
+
+        Guarantees:
+            A change stands in the ledger, with `program` as its origin, before it is in force.
+        """
+        order = command_of(command, None if value is None else str(value))
+        if self._engine is None:
+            raise ConfigError("The client is not at work, so there is nothing to control.")
+        answer = await self._engine.commands.obey(order, "program")
+        if isinstance(answer, Refusal):
+            raise (LedgerError if answer.kind == "storage" else ConfigError)(answer.reason)
+        return answer
 
     def drain(self, reason: str, *, exit_code: int = Exit.SIGINT) -> None:
         """Sends nothing more; answers in flight are recorded, then `run` and `submit` end.

@@ -108,6 +108,8 @@ class Engine:
         self._halt.on_pull(lambda reason: self._emit(Stopping(reason=reason)))
         self._pool: Pool[Planned] = Pool(settings.workers)
         self._checkpoints = Checkpoints(run_dir.checkpoints)
+        self.commands = Commands(pool=self._pool, halt=self._halt, emit=self._emit)
+        """What a person, or the program, may tell a session while it works."""
 
     def drain(self, reason: str, code: Exit) -> None:
         """Sends nothing more. Answers in flight are recorded, then `run` gives its summary."""
@@ -233,18 +235,11 @@ class Engine:
             session = _Session(
                 ledger=ledger, run=run, sources=sources, delivery=delivery, access=access, began_utc=began_utc
             )
-            commands = Commands(
-                run_id=run.run_id,
-                gate=access.gate,
-                pool=self._pool,
-                halt=self._halt,
-                ledger=ledger,
-                emit=self._emit,
-            )
             async with first_error():
-                await under_control(
-                    self._run_dir.path, commands.obey, partial(work, session), emit=self._emit
-                )
+                with self.commands.in_session(run.run_id, access.gate, ledger):
+                    await under_control(
+                        self._run_dir.path, self.commands.obey, partial(work, session), emit=self._emit
+                    )
 
     async def _work(self, session: _Session) -> None:
         """Sends what is planned, settles what is held, and sends what turned out not to have been applied."""

@@ -7,9 +7,9 @@ called on the event loop, in order; they must return at once and an exception of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from bulkjobs.model import Cause, JobRecord, JobState, RunSummary
+from bulkjobs.model import Cause, JobRecord, JobState, RequestKind, RunSummary
 
 __all__ = [
     "AttemptNotApplied",
@@ -29,6 +29,7 @@ __all__ = [
     "PollFailed",
     "QuotaRead",
     "QuotaUnknown",
+    "RequestEnded",
     "RunFinished",
     "RunFinishedBefore",
     "RunStarted",
@@ -300,6 +301,15 @@ class PollFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEnded:
+    """A request other than a submit has ended. What a submit came to, its chunk tells."""
+
+    kind: RequestKind
+    outcome: Literal["answered", "throttled", "unknown"]
+    """Unknown: no whole answer came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRefreshed:
     """A new access token is in use."""
 
@@ -364,6 +374,7 @@ Event = (
     | SlotsFull
     | JobChanged
     | PollFailed
+    | RequestEnded
     | TokenRefreshed
     | Controlled
     | ControlMissing

@@ -70,11 +70,10 @@ ROWS = (
         "reconciler",
         "outcomes",
         "reports",
-        "audit",
     ),
     # The life of one chunk, which takes over from the intake.
     ("worker", "access", "control"),
-    ("engine",),
+    ("engine", "audit"),
     ("client", "observers", "simulator", "testing"),
     ("cli",),
     ("__main__",),

@@ -121,7 +121,7 @@ def test_a_run_with_everything_in_it_agrees(mixed):
             "pending": 0,
         }
     )
-    assert audit.checked == {"chunks": 6, "parts": 4, "invalid": 3, "records": 6, "refused": 1}
+    assert audit.checked == {"chunks": 6, "parts": 4, "invalid": 3, "records": 6, "refused": 1, "commands": 0}
     assert (audit.owner, audit.unplanned, audit.notes) == (None, 0, [])
 
 
@@ -582,6 +582,70 @@ def test_a_state_that_is_none_makes_the_ledger_unreadable(mixed):
     mixed.doctor("UPDATE chunk SET state = 'lost' WHERE ordinal = 4")
     with pytest.raises(LedgerError, match="cannot be read: 'lost'"):
         mixed.audit()
+
+
+GIVEN = (
+    "INSERT INTO control (session, at_utc, command, value, origin) VALUES (1, 1.8e9, {}, 'control, uid 0')"
+)
+CONTROLS = [("pause", None), ("rate", "600/5m"), ("rate", "auto/5m"), ("rate", "7/65160s"), ("rate", "none"), ("workers", "2"),
+            ("resume", None), ("drain", None)]  # fmt: skip
+
+
+def given(command: str, value: str | None = None) -> str:
+    return GIVEN.format(f"'{command}', NULL" if value is None else f"'{command}', '{value}'")
+
+
+def test_what_was_told_to_the_run_is_shown_with_its_time_and_origin(mixed, capsys):
+    mixed.doctor(*(given(*each) for each in CONTROLS))
+    audit = mixed.audit()
+    assert differences(audit) == []
+    assert audit.checked["commands"] == len(CONTROLS)
+    told = audit.as_dict()["control"]
+    assert [(each["command"], each["value"]) for each in told] == CONTROLS
+    assert told[1] == {
+        "session": 1,
+        "at": "2027-01-15T08:00:00.000Z",
+        "command": "rate",
+        "value": "600/5m",
+        "origin": "control, uid 0",
+    }
+    main(["audit", str(mixed.run_dir)])
+    assert (
+        "told       2027-01-15T08:00:00.000Z: rate 600/5m (session 1, control, uid 0)"
+        in capsys.readouterr().out
+    )
+
+
+def test_of_very_many_commands_the_latest_are_shown_and_the_others_counted(mixed, capsys):
+    mixed.doctor(*(given("workers", str(count)) for count in range(1, 13)))
+    assert main(["audit", str(mixed.run_dir)]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("told")]
+    assert shown[0] == "told       2 commands before these; --json lists them all"
+    assert [line.split(" (")[0].rsplit(": ")[1] for line in shown[1:]] == [
+        f"workers {count}" for count in range(3, 13)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("UPDATE control SET number = 9 WHERE number = 2", "Command 9 .* stands where command 2 belongs"),
+        ("UPDATE control SET session = 7 WHERE number = 1", "Command 1 .* session 7, which is not there"),
+        ("UPDATE control SET at_utc = 9e999 WHERE number = 1", "Command 1 .* time that no clock shows: inf"),
+        ("UPDATE control SET at_utc = -1e300 WHERE number = 1", "Command 1 .* time that no clock shows"),
+        ("UPDATE control SET origin = ' ' WHERE number = 2", "Command 2 .* does not say who gave it"),
+        ("UPDATE control SET command = 'explode' WHERE number = 1", "Command 1 .* none that this version"),
+        ("UPDATE control SET command = 'state' WHERE number = 1", "Command 1 .* changes nothing"),
+        ("UPDATE control SET value = 'now' WHERE number = 1", "Command 1 .* takes no value"),
+        ("UPDATE control SET value = NULL WHERE number = 2", "Command 2 .* needs a value"),
+        ("UPDATE control SET value = '-1/5m' WHERE number = 2", "Command 2 .* none that this version"),
+    ],
+)  # fmt: skip
+def test_a_command_that_no_session_records_is_found(mixed, change, expected):
+    mixed.doctor(given("pause"), given("rate", "600/5m"), change)
+    assert_found(mixed.audit(), f"ledger: {expected}")
+    assert main(["audit", str(mixed.run_dir), "--json"]) == 6
+    assert main(["status", str(mixed.run_dir), "--json"]) == 0, "whatever stands there"
 
 
 def test_sources_are_numbered_without_a_gap(tmp_path):

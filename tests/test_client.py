@@ -16,6 +16,10 @@ from support.simulated import BASE_URL, LOGIN_URL, TOKEN, Account, SimulatedTran
 import bulkjobs
 from bulkjobs import Client, ConfigError, Exit, JobRecord, LedgerLocked, Secret, Settings, SourceError
 from bulkjobs.clock import SystemClock
+from bulkjobs.control.protocol import State
+from bulkjobs.errors import LedgerError
+from bulkjobs.ledger import Ledger
+from bulkjobs.ledger.inspection import inspecting
 from bulkjobs.simulator import FaultPlan, Service, ServiceConfig, SimulatorServer, Span
 from bulkjobs.testing import VirtualClock, VirtualClockLoop, run_virtual
 
@@ -69,6 +73,132 @@ def office(tmp_path: Path):
 def run_on(loop: str, main: Coroutine[Any, Any, Any]) -> Any:
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         return runner.run(main)
+
+
+# --- live control ---
+
+
+def controls(office: Office) -> list[tuple[str, str | None, str]]:
+    with inspecting(office.run_dir) as moment:
+        return [(row.command, row.value, row.origin) for row in moment.controls()]
+
+
+def test_a_program_controls_its_run_as_the_command_does_and_each_word_is_on_record(office: Office) -> None:
+    async def main() -> list[State]:
+        states = []
+        async with office.client() as client:
+            async for _ in client.submit(office.file):
+                if not states:
+                    states += [
+                        await client.control("workers", 2),
+                        await client.control("rate", "600/5m"),
+                        await client.control("pause"),
+                        await client.control(),
+                        await client.control("resume"),
+                    ]
+        return states
+
+    workers, rate, paused, asked, resumed = run_virtual(main())
+    assert (workers.workers, rate.rate) == (2, "600/5m")
+    assert (rate.paused, paused.paused, asked.paused, resumed.paused) == (False, True, True, False)
+    assert controls(office) == [
+        ("workers", "2", "program"),
+        ("rate", "600/5m", "program"),
+        ("pause", None, "program"),
+        ("resume", None, "program"),
+    ]
+    office.check()
+
+
+def test_a_pause_by_the_program_keeps_chunks_back_until_it_is_over(tmp_path: Path) -> None:
+    office = Office(tmp_path, latency=Span(min_s=1.0, max_s=1.0))
+
+    async def main() -> tuple[int, int, int]:
+        async with office.client() as client:
+            work = asyncio.create_task(client.run(office.file))
+            await asyncio.sleep(0.5)
+            await client.control("pause")
+            await asyncio.sleep(1_000.0)
+            before = office.service.totals()["jobs"]
+            await client.control("resume")
+            return before, (await work).exit_code, office.service.totals()["jobs"]
+
+    with office.service:
+        assert run_virtual(main()) == (3, Exit.ACCEPTED, 12)
+
+
+def test_a_drain_by_the_program_ends_the_session_in_order(office: Office) -> None:
+    async def main() -> int:
+        async with office.client() as client:
+            async for _ in client.submit(office.file):
+                await client.control("drain")
+                assert (await client.control()).draining
+                with pytest.raises(ConfigError, match="about to end"):
+                    await client.control("resume")
+            assert client.summary is not None
+            return client.summary.exit_code
+
+    assert run_virtual(main()) == Exit.SIGTERM
+    assert set(controls(office)) == {("drain", None, "program")}
+    office.check()
+
+
+def test_a_word_that_is_none_changes_nothing(office: Office) -> None:
+    async def main() -> None:
+        async with office.client() as client:
+            with pytest.raises(ConfigError, match="not at work"):
+                await client.control("pause")
+            async for _ in client.submit(office.file):
+                for words in [("explode",), ("pause", "now"), ("rate",), ("workers", 0), ("rate", "lots")]:
+                    with pytest.raises(ConfigError):
+                        await client.control(*words)
+            with pytest.raises(ConfigError, match="not at work"):
+                await client.control("pause")
+
+    run_virtual(main())
+    assert controls(office) == []
+
+
+def test_before_a_session_is_open_there_is_nothing_to_control(office: Office) -> None:
+    async def main() -> int:
+        async with office.client() as client:
+            work = asyncio.create_task(client.run(office.file))
+            await asyncio.sleep(0)
+            with pytest.raises(ConfigError, match="just beginning or ending"):
+                await client.control("pause")
+            return (await work).exit_code
+
+    assert run_virtual(main()) == Exit.ACCEPTED
+
+
+def test_a_command_that_cannot_be_recorded_changes_nothing(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise LedgerError("the disk is full")
+
+    async def main() -> bool:
+        async with office.client() as client:
+            async for _ in client.submit(office.file):
+                with pytest.raises(LedgerError, match="cannot be recorded: the disk is full"):
+                    await client.control("pause")
+                paused = (await client.control()).paused
+        return paused
+
+    monkeypatch.setattr(Ledger, "record_control", full)
+    assert run_virtual(main()) is False
+
+
+def test_commands_from_several_tasks_are_carried_out_in_the_order_of_their_record(office: Office) -> None:
+    async def main() -> int:
+        async with office.client() as client:
+            async for _ in client.submit(office.file):
+                await asyncio.gather(*(client.control("workers", count) for count in (1, 5, 2, 7, 4)))
+                now = (await client.control()).workers
+        return now
+
+    assert run_virtual(main()) == 4
+    assert [value for _, value, _ in controls(office)][-5:] == ["1", "5", "2", "7", "4"]
 
 
 # --- the two layers ---

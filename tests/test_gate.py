@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkjobs.account.exchange import exchange
-from bulkjobs.account.gate import Gate, GateStopped, PermitWithdrawn
+from bulkjobs.account.gate import Gate, GateStopped, Permit, PermitWithdrawn
 from bulkjobs.breaker import IN_A_ROW
 from bulkjobs.errors import InternalError
 from bulkjobs.events import (
@@ -21,6 +22,7 @@ from bulkjobs.events import (
     LockedOut,
     LockoutEnded,
     OneSubmitTries,
+    RequestEnded,
     SlotsFull,
     SubmitsPaused,
     SubmitsResumed,
@@ -43,6 +45,8 @@ class Account:
     pace: Rate | None = None
     max_active_jobs: int | None = None
     events: list[Event] = field(default_factory=list)
+    """But for the ends of requests, which stand in a list of their own."""
+    ended: list[RequestEnded] = field(default_factory=list)
     lockouts: list[tuple[float, str]] = field(default_factory=list)
     limits: list[int] = field(default_factory=list)
 
@@ -53,10 +57,16 @@ class Account:
             self.throttle,
             pace=self.pace,
             clock=VirtualClock(),
-            observer=self.events.append,
+            observer=self.observe,
             on_lockout=lambda until_utc, reason, _: self.lockouts.append((until_utc, reason)),
             on_limit=self.limits.append,
         )
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, RequestEnded):
+            self.ended.append(event)
+        else:
+            self.events.append(event)
 
     async def request(self, kind: RequestKind = STATUS, *, lasts_s: float = 0.0) -> float:
         """Makes a request that is answered; gives the time at which it was let through."""
@@ -240,6 +250,39 @@ def test_a_second_report_is_a_bug() -> None:
                 permit.lost()
 
     run_virtual(main())
+
+
+def test_the_end_of_every_request_that_was_sent_is_told_but_that_of_a_submit() -> None:
+    async def main() -> Account:
+        account = Account(count=9)
+        ends: list[Callable[[Permit], None]] = [
+            Permit.answered,
+            Permit.lost,
+            Permit.not_sent,
+            partial(Permit.throttled, retry_after_s=None, reason="HTTP 429"),
+        ]
+        for end in ends:
+            for kind in (RequestKind.LIST, SUBMIT):
+                with await account.gate.admit(kind) as permit:
+                    (Permit.answered if kind is SUBMIT else end)(permit)
+        return account
+
+    account = run_virtual(main())
+    assert account.ended == [
+        RequestEnded(kind=RequestKind.LIST, outcome=outcome)
+        for outcome in ("answered", "unknown", "throttled")
+    ]
+
+
+def test_a_request_that_waited_in_a_queue_of_several_kinds_is_told_as_what_it_is() -> None:
+    async def main() -> Account:
+        account = Account(count=1)
+        kinds = [LIST, STATUS, RequestKind.USAGE, RequestKind.RESULTS, LOGIN]
+        await asyncio.gather(*(account.request(kind) for kind in kinds))
+        return account
+
+    told = {event.kind for event in run_virtual(main()).ended}
+    assert told == set(RequestKind) - {SUBMIT}
 
 
 def test_only_a_submit_can_open_a_job_and_only_one() -> None:
@@ -452,7 +495,9 @@ def test_a_restart_knows_window_lock_out_limit_and_jobs() -> None:
 
     account, times = run_virtual(main())
     assert times == pytest.approx([210, 310], abs=1e-3)
-    assert account.lockouts == []
+    assert [until_utc for until_utc, _ in account.lockouts] == [EPOCH_UTC + 1_050], (
+        "by the clock as it is now"
+    )
     first = account.events[0]
     assert isinstance(first, LockedOut)
     assert first.wait_s == pytest.approx(50, abs=1e-3)

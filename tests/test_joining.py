@@ -32,7 +32,7 @@ def joined(settings: Settings) -> tuple[bool, list[Event]]:
     told: list[Event] = []
 
     async def join() -> bool:
-        async with open_throttle(settings, "run", clock=SystemClock(), emit=told.append) as throttle:
+        async with open_throttle(settings, "run", 1, clock=SystemClock(), emit=told.append) as throttle:
             return isinstance(throttle, SharedThrottle)
 
     return run_virtual(join()), told
@@ -90,3 +90,25 @@ def test_where_a_folder_that_was_given_cannot_be_used_a_run_stops_and_says_what_
     with pytest.raises(BulkJobsError, match="--state-dir") as raised:
         joined(settings_with(tmp_path / "bulkjobs"))
     assert isinstance(raised.value, ConfigError | LedgerError)
+
+
+def test_a_run_that_shares_nothing_says_so_if_others_are_at_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert joined(settings_with("none")) == (False, [])
+    assert not list(tmp_path.iterdir()), "to look leaves nothing behind"
+    told: list[Event] = []
+
+    async def beside_another() -> None:
+        async with (
+            open_throttle(settings_with("default"), "one", 1, clock=SystemClock(), emit=told.append),
+            open_throttle(settings_with("none"), "two", 1, clock=SystemClock(), emit=told.append),
+        ):
+            pass
+
+    run_virtual(beside_another())
+    [event] = told
+    assert isinstance(event, StateNotShared)
+    assert event.reason.startswith("another run of it is at work, and --state-dir is none.")
+    assert joined(settings_with("none")) == (False, []), "they have left"

@@ -782,16 +782,14 @@ async def test_requests_are_counted_by_kind(ledger):
 
 
 async def test_a_lock_out_that_lasts_longer_is_one_lock_out(ledger, clock):
-    """It moves later and never earlier; a refused probe begins another."""
     ledger.lockout(clock.now + 309, "429", begins=True)
     clock.now += 5
     ledger.lockout(clock.now + 309, "429 again", begins=False)
-    ledger.lockout(clock.now + 1, "a shorter one", begins=False)
     until = clock.now + 309
     assert (await ledger.account_state(0)).locked_until_utc == until
     assert (await ledger.counts()).lockouts == 1
     clock.now = until
-    ledger.lockout(clock.now + 309, "the probe was refused", begins=True)
+    ledger.lockout(clock.now + 309, "429 after a while", begins=True)
     assert (await ledger.counts()).lockouts == 2
     assert (await ledger.account_state(0)).locked_until_utc == until + 309
 
@@ -800,6 +798,38 @@ async def test_a_clock_that_was_set_back_does_not_make_a_lock_out_longer_than_it
     ledger.lockout(clock.now + 309, "429", begins=True)
     clock.now -= 36_000
     assert (await ledger.account_state(0)).locked_until_utc == clock.now + 309
+
+
+@pytest.mark.parametrize("set_by", [-31_536_000, -3_600, -10, 0])
+async def test_a_lock_out_that_was_met_again_and_again_is_no_longer_than_when_it_was_met_last(
+    ledger, clock, set_by
+):
+    for _ in range(100):
+        ledger.lockout(clock.now + 309, "429", begins=False)
+        clock.now += 309
+    clock.now += set_by
+    assert (await ledger.account_state(0)).locked_until_utc <= clock.now + 309
+    assert (await ledger.counts()).lockouts == 1
+
+
+@pytest.mark.parametrize("ahead", [3_600, 31_536_000])
+async def test_a_clock_that_was_ahead_during_a_lock_out_does_not_make_it_longer(ledger, clock, ahead):
+    ledger.lockout(clock.now + 309, "429", begins=True)
+    clock.now += 1 + ahead
+    ledger.lockout(clock.now + 309, "requests sent before the lock-out have ended", begins=False)
+    clock.now += 10 - ahead
+    assert (await ledger.account_state(0)).locked_until_utc == clock.now + 309
+
+
+async def test_a_lock_out_from_the_future_of_a_clock_that_was_set_back_counts_once(ledger, clock):
+    """With the next one it is over, even if the clock will not show its end for a year."""
+    clock.now += 31_536_000
+    ledger.lockout(clock.now + 309, "429", begins=True)
+    clock.now -= 31_536_000
+    ledger.lockout(clock.now + 309, "429", begins=True)
+    until = clock.now + 309
+    clock.now += 1_000
+    assert (await ledger.account_state(0)).locked_until_utc == until
 
 
 async def test_a_learned_limit_is_remembered(ledger):

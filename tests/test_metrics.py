@@ -9,7 +9,9 @@ import random
 import re
 import stat
 import sys
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,12 +26,14 @@ from bulkjobs.events import (
     ChunkHeld,
     ChunkRefused,
     ChunkSettled,
+    ChunkSplit,
     Controlled,
     JobChanged,
     LimitLearned,
     LockedOut,
     LockoutEnded,
     QuotaRead,
+    RequestEnded,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
@@ -40,7 +44,7 @@ from bulkjobs.events import (
     SubmitsPaused,
 )
 from bulkjobs.exits import Exit
-from bulkjobs.model import Cause, JobState, RunSummary
+from bulkjobs.model import Cause, JobState, RequestKind, RunSummary
 from bulkjobs.observers.figures import METRICS
 from bulkjobs.observers.metrics import MetricsObserver
 from bulkjobs.rundir import RunDir
@@ -192,6 +196,32 @@ def test_what_had_no_effect_is_counted_by_its_cause(metrics):
     seen = metrics(STARTED, not_applied(Cause.THROTTLED), not_applied(Cause.THROTTLED), Stopping(reason="x"))
     causes = labelled(seen, "bulkjobs_attempts_not_applied_total")
     assert causes == dict.fromkeys((cause.value for cause in Cause), 0) | {"throttled": 2}
+
+
+def test_requests_are_counted_by_kind_and_outcome(metrics):
+    """One that never left is none."""
+    found = metrics(
+        STARTED,
+        opened(),
+        accepted(),
+        ChunkRefused(chunk=2, ids=5, reason="x", path="x"),
+        ChunkSplit(chunk=3, ids=5, parts=2, reason="x"),
+        ChunkHeld(chunk=4, ids=5, reason="x"),
+        *map(not_applied, (Cause.THROTTLED, Cause.SLOTS_FULL, Cause.NOT_SENT)),
+        RequestEnded(kind=RequestKind.STATUS, outcome="answered"),
+        RequestEnded(kind=RequestKind.STATUS, outcome="answered"),
+        RequestEnded(kind=RequestKind.LOGIN, outcome="throttled"),
+        RequestEnded(kind=RequestKind.LIST, outcome="unknown"),
+    )
+    requests = {key[1:]: value for key, value in found.items() if key[0] == "bulkjobs_requests_total"}
+    assert requests == dict.fromkeys(product(RequestKind, ("answered", "throttled", "unknown")), 0) | {
+        ("submit", "answered"): 4,
+        ("submit", "throttled"): 1,
+        ("submit", "unknown"): 1,
+        ("status", "answered"): 2,
+        ("login", "throttled"): 1,
+        ("list", "unknown"): 1,
+    }
 
 
 def test_a_lock_out_shows_when_it_ends_until_it_has_ended(metrics):
@@ -525,6 +555,29 @@ def test_the_end_of_a_lock_out_is_in_the_file_before_the_wait_begins(tmp_path):
     assert over_utc >= locked.until_utc
     assert then_utc == 0
     assert (summary.exit_code, values(world.path)["bulkjobs_lockouts_total",]) == (Exit.ACCEPTED, 1)
+
+
+def test_as_many_requests_are_counted_as_the_ledger_has(tmp_path):
+    """Whatever became of them."""
+    faults = FaultPlan.of(
+        "submit:reset_after@3", "submit:http503_before@5", "status:reset_after@4", "status:lockout_before@9"
+    )
+    config = ServiceConfig(
+        job_time=Span(min_s=1.0, max_s=9.0),
+        max_active_jobs=2,
+        rate=Limit(count=40, window_s=60.0),
+        faults=faults,
+    )
+    with World(tmp_path, config, max_active_jobs=2) as world:
+        summary = world.run(lambda _: None)
+        found = values(world.path)
+    counted = Counter()
+    for (name, *labels), value in found.items():
+        if name == "bulkjobs_requests_total":
+            counted[labels[0]] += value
+            counted["throttled"] += value if labels[1] == "throttled" else 0
+    assert +counted == +Counter(summary.requests)
+    assert counted["throttled"]
 
 
 def test_what_events_add_up_to_is_what_the_ledger_says(tmp_path):

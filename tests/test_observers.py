@@ -35,6 +35,7 @@ from bulkjobs.events import (
     QuotaRead,
     QuotaUnknown,
     ReconcileWaits,
+    RequestEnded,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
@@ -47,7 +48,7 @@ from bulkjobs.events import (
     SubmitsResumed,
     TokenRefreshed,
 )
-from bulkjobs.model import Cause, JobState, RunSummary
+from bulkjobs.model import Cause, JobState, RequestKind, RunSummary
 from bulkjobs.observers import LogObserver, ProgressObserver
 from bulkjobs.observers.progress import state_line
 from bulkjobs.observers.totals import Totals, eta_text, one_line
@@ -150,6 +151,7 @@ EXAMPLES = [
     SlotsFull(reason="2 of 2 are busy."),
     job_ended(),
     PollFailed(job_id="job1", reason="Timed out.", wait_s=10.0),
+    RequestEnded(kind=RequestKind.STATUS, outcome="answered"),
     TokenRefreshed(reason="The old one was not taken."),
     Controlled(command="pause", value=None, origin="control, uid 1000, pid 42"),
     ControlMissing(reason="there can be no socket in the.run: Operation not permitted"),

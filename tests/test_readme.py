@@ -17,7 +17,7 @@ import pytest
 from bulkjobs.cli.app import app
 from bulkjobs.exits import Exit
 from bulkjobs.model import JobRecord, RunSummary
-from bulkjobs.observers.figures import METRICS
+from bulkjobs.observers.figures import METRICS, labels_of
 from bulkjobs.settings import OPTIONS
 from bulkjobs.simulator import FaultPlan, ServiceConfig, SimulatorServer
 
@@ -119,7 +119,12 @@ def test_the_tables_of_fields_name_each_field_once_and_in_order(heading, value):
 
 def test_the_table_of_metrics_is_that_of_the_program():
     expected = [
-        [f"`{metric.name}`", metric.kind, f"`{metric.label}`" if metric.label else "", metric.about]
+        [
+            f"`{metric.name}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in labels_of(metric)),
+            metric.about,
+        ]
         for metric in METRICS
     ]
     assert rows("Metrics") == expected
@@ -172,6 +177,12 @@ async def test_the_example_of_a_summary_runs_as_it_stands_and_again(tmp_path):
     assert "'accepted': 25000" in ids
     assert (again, out_again.splitlines()) == (0, [ids])
     assert (totals["jobs"], totals["ids"]) == (3, 25_000)
+
+
+async def test_the_example_of_live_control_runs_as_it_stands(tmp_path):
+    async with SimulatorServer() as server:
+        code, out, err = await run(["-c", blocks(README, "python")[2]], server, tmp_path)
+    assert (code, out, err) == (0, "2 workers from now on\n", "")
 
 
 async def test_the_ids_of_a_held_chunk_are_found_as_the_guarantee_says(tmp_path):

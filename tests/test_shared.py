@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkjobs.account.shared import SharedThrottle, axis_of
+from bulkjobs.account.axis import axis_of
+from bulkjobs.account.shared import SharedThrottle
 from bulkjobs.account.store import AccountStore, Busy, folder_of
 from bulkjobs.account.turn import Turn
 from bulkjobs.errors import ConfigError, LedgerError
@@ -62,12 +64,14 @@ class Machine:
         limit: int | None = 4,
         slots: int | None = None,
         run_id: str | None = None,
+        run_session: int = 1,
         restore: bool = True,
     ) -> SharedThrottle:
         self.runs += 1
         throttle = SharedThrottle(
             AccountStore(self.folder),
             run_id=run_id or f"run {self.runs}",
+            run_session=run_session,
             axis=self.boot,
             now=now,
             clock=self.clock,
@@ -181,6 +185,7 @@ def test_what_a_run_without_a_window_removes_counts_as_used_up_for_one_with_a_lo
     long = SharedThrottle(
         AccountStore(machine.folder),
         run_id="long",
+        run_session=1,
         axis=machine.boot,
         now=201.0,
         clock=machine.clock,
@@ -413,6 +418,204 @@ def test_a_resumed_run_holds_the_slots_of_the_jobs_in_its_ledger_and_of_no_other
     assert isinstance(other.admit(SUBMIT, 50.0), WaitForSlot)
 
 
+# --- runs without any limit, whose requests count for others all the same ---
+
+
+def entered(throttle: SharedThrottle) -> int:
+    """Counts the requests in the store."""
+    count: int = throttle._store._database.execute("SELECT count(*) FROM request").fetchone()[0]
+    return count
+
+
+def test_runs_without_limits_enter_nothing_while_nobody_has_one(machine: Machine) -> None:
+    first, second = machine.run(limit=None), machine.run(limit=None)
+    before = second._store._changes[0] if second._store._changes else None
+    use(first, 1.0, 50)
+    use(second, 1.0, 50)
+    assert entered(first) == 0
+    assert second._store._changes is not None
+    assert second._store._changes[0] == before, "not one turn"
+
+
+def test_a_run_with_a_limit_that_finds_one_without_begins_with_a_full_window_and_counts_it_from_then_on(
+    machine: Machine,
+) -> None:
+    unlimited = machine.run(limit=None)
+    use(unlimited, 1.0, 50)
+    limited = machine.run(2.0)
+    assert limited.admit(STATUS, 2.0) == WaitUntil(2.0 + W, "the window is used up")
+    use(unlimited, 30.0, 3)
+    use(limited, 31.0)
+    assert limited.admit(STATUS, 31.0) == WaitUntil(30.0 + W, "the window is used up")
+
+
+def test_what_a_run_without_limits_has_in_flight_when_others_come_counts_from_its_end(
+    machine: Machine,
+) -> None:
+    unlimited = machine.run(limit=None)
+    old = start(unlimited, 0.0)
+    limited = machine.run(1.0)
+    new = start(unlimited, 40.0)
+    unlimited.ended(old, 50.0, ANSWERED)
+    assert limited.used(50.0) == 0, "before it looks"
+    use(limited, 50.0, 2)
+    assert isinstance(limited.admit(STATUS, 50.0), WaitUntil), "one in flight, one that has ended"
+    unlimited.ended(new, 51.0, NOT_SENT)
+    use(limited, 51.0)
+
+
+def test_a_run_without_limits_enters_nothing_any_more_when_those_with_one_are_gone(machine: Machine) -> None:
+    unlimited, left, killed = machine.run(limit=None), machine.run(), machine.run()
+    use(unlimited, 1.0)
+    left.leave(2.0)
+    use(unlimited, 3.0)
+    assert entered(unlimited) == 2
+    machine.kill(killed)
+    use(unlimited, 5.0)  # which notices
+    before = entered(unlimited)
+    use(unlimited, 6.0, 50)
+    assert entered(unlimited) == before
+
+
+@pytest.mark.parametrize(("sent", "free"), [(0, 4), (1, 3), (4, 0), (5_000, 0)])
+def test_what_a_run_without_limits_has_sent_counts_for_one_that_comes_when_it_has_left(
+    machine: Machine, sent: int, free: int
+) -> None:
+    unlimited = machine.run(limit=None)
+    use(unlimited, 1.0, sent)
+    unlimited.leave(2.0)
+    later = machine.run(3.0)
+    use(later, 3.0, free)
+    assert later.admit(STATUS, 3.0) == WaitUntil((1.0 if sent else 3.0) + W, "the window is used up")
+
+
+def test_one_that_was_killed_may_have_used_up_everything(machine: Machine) -> None:
+    machine.kill(machine.run(limit=None))
+    for limited in (machine.run(5.0), machine.run(6.0)):
+        assert limited.admit(STATUS, 6.0) == WaitUntil(5.0 + W, "the window is used up")
+    use(machine.run(5.0 + W), 5.0 + W, 4)
+
+
+def test_a_run_that_is_given_a_limit_while_it_works_has_others_count(machine: Machine) -> None:
+    first, second = machine.run(limit=None), machine.run(limit=None)
+    use(first, 1.0, 3)
+    second.set_rate(Rate(count=4, period_s=W), 2.0)
+    use(first, 2.0 + W)
+    use(second, 2.0 + W, 3)
+    assert second.admit(STATUS, 3.0 + W) == WaitUntil(2.0 + W + W, "the window is used up")
+
+
+def test_a_run_that_goes_on_without_limits_is_counted_once(machine: Machine) -> None:
+    first = machine.run(limit=None, run_id="the run")
+    use(first, 1.0, 3)
+    first.leave(2.0)
+    again = machine.run(3.0, run_id="the run", run_session=2, restore=False)
+    again.restore(3.0, history=[(1.0, 1.0)] * 3)
+    use(again, 3.0)
+    assert again.admit(STATUS, 3.0) == WaitUntil(1.0 + W, "the window is used up")
+
+
+@pytest.mark.parametrize("limit", [None, 9])
+def test_jobs_that_nobody_asks_for_take_no_slots_of_those_who_do(machine: Machine, limit: int | None) -> None:
+    """Nobody would see their ends; the server says when they take the slots."""
+    asking, other = machine.run(limit=9, slots=1), machine.run(limit=limit)
+    for number in range(3):
+        ticket = start(other, 40.0, SUBMIT)
+        if number:
+            other.ended(ticket, 40.0, ANSWERED)
+            other.job_opened(ticket, f"j{number}", 40.0)
+    start(asking, 60.0, SUBMIT)
+
+
+# --- the wall clock ---
+
+HOUR_S, YEAR_S = 3_600.0, 31_536_000.0
+SETTINGS_OF_THE_CLOCK = [-YEAR_S, -HOUR_S, -1.0, 0.0, 1.0, HOUR_S, YEAR_S]
+LOCKED_UNTIL = 1.0 + W * 1.03
+
+
+def resume(machine: Machine, now: float, set_by: float, run_session: int = 2) -> SharedThrottle:
+    """Goes on with a run that was locked out at 1.0, by a wall clock that was set since: its ledger has wall times."""
+    again = machine.run(now, run_id="the run", run_session=run_session, restore=False)
+    again.restore(now, history=[(1.0 - set_by, 1.0 - set_by)], locked_until=LOCKED_UNTIL - set_by)
+    return again
+
+
+@pytest.fixture
+def locked_out(machine: Machine) -> Machine:
+    """Its account was locked out at 1.0, when the only run met it; that run is no more."""
+    first = machine.run(run_id="the run")
+    first.ended(start(first, 1.0), 1.0, THROTTLED)
+    machine.kill(first)
+    return machine
+
+
+@pytest.mark.parametrize("set_by", SETTINGS_OF_THE_CLOCK)
+def test_a_wall_clock_that_is_set_between_two_sessions_moves_no_lock_out_that_stands_in_the_store(
+    locked_out: Machine, set_by: float
+) -> None:
+    assert resume(locked_out, 2.0, set_by).locked_until == LOCKED_UNTIL
+
+
+@pytest.mark.parametrize("set_by", SETTINGS_OF_THE_CLOCK)
+def test_a_lock_out_that_is_over_by_the_clock_of_the_machine_is_over_however_the_wall_clock_was_set(
+    locked_out: Machine, set_by: float
+) -> None:
+    again = resume(locked_out, LOCKED_UNTIL, set_by)
+    use(again, LOCKED_UNTIL, 1)
+    assert not again.locked_out
+
+
+@pytest.mark.parametrize("set_by", SETTINGS_OF_THE_CLOCK)
+def test_a_wall_clock_that_is_set_between_two_sessions_has_no_request_count_longer_or_twice(
+    machine: Machine, set_by: float
+) -> None:
+    first = machine.run(run_id="the run")
+    use(first, 1.0, 2)
+    machine.kill(first)
+    again = machine.run(2.0, run_id="the run", run_session=2, restore=False)
+    again.restore(2.0, history=[(1.0 - set_by, 1.0 - set_by)] * 2)
+    use(again, 2.0, 2)
+    assert again.admit(STATUS, 2.0) == WaitUntil(1.0 + W, "the window is used up")
+
+
+@pytest.mark.parametrize("lost", ["a session that did not share", "the store"])
+def test_what_only_the_ledger_knows_of_a_lock_out_is_believed(locked_out: Machine, lost: str) -> None:
+    if lost == "the store":
+        shutil.rmtree(locked_out.folder)
+    again = resume(locked_out, 5.0, set_by=-HOUR_S, run_session=3)
+    assert again.locked_until == LOCKED_UNTIL + HOUR_S, "the ledger bounds it, when it is read"
+
+
+def test_a_session_that_died_before_it_entered_what_its_ledger_knew_stands_for_none(machine: Machine) -> None:
+    machine.kill(machine.run(run_id="the run", run_session=7, restore=False))
+    again = machine.run(5.0, run_id="the run", run_session=8, restore=False)
+    again.restore(5.0, locked_until=LOCKED_UNTIL)
+    assert again.locked_until == LOCKED_UNTIL
+
+
+def test_a_session_that_counts_nothing_stands_for_none(machine: Machine) -> None:
+    machine.run(run_id="the run").leave(0.0)
+    unlimited = machine.run(run_id="the run", run_session=2, limit=None)
+    use(unlimited, 3.0, 3)
+    unlimited.leave(3.0)
+    again = machine.run(5.0, run_id="the run", run_session=3, restore=False)
+    again.restore(5.0, history=[(3.0, 3.0)] * 3)
+    use(again, 5.0)
+    assert isinstance(again.admit(STATUS, 5.0), WaitUntil)
+
+
+def test_a_store_of_the_version_before_is_brought_up_to_date(machine: Machine) -> None:
+    use(machine.run(run_id="the run"), 1.0, 4)
+    with sqlite3.connect(machine.folder / "account.db") as database:
+        database.execute("ALTER TABLE run DROP COLUMN session")
+        database.execute("ALTER TABLE session DROP COLUMN counting")
+        database.execute("PRAGMA user_version = 2")
+    database.close()
+    again = resume(machine, 2.0, set_by=0.0)
+    assert (again.used(2.0), again.locked_until) == (4, LOCKED_UNTIL)
+
+
 # --- the machine ---
 
 
@@ -481,8 +684,8 @@ def test_nobody_else_can_read_it(machine: Machine) -> None:
 def test_a_store_of_another_format_is_refused(machine: Machine) -> None:
     machine.run().leave(0.0)
     with sqlite3.connect(machine.folder / "account.db") as database:
-        database.execute("PRAGMA user_version = 3")
-    with pytest.raises(ConfigError, match="has format 3"):
+        database.execute("PRAGMA user_version = 9")
+    with pytest.raises(ConfigError, match="has format 9"):
         machine.run()
 
 

@@ -23,7 +23,7 @@ from bulkjobs.account.permit import GateStopped, Permit, PermitWithdrawn
 from bulkjobs.breaker import Breaker
 from bulkjobs.clock import to_loop_time
 from bulkjobs.errors import InternalError, LedgerError
-from bulkjobs.events import OneSubmitTries, SubmitsResumed
+from bulkjobs.events import OneSubmitTries, RequestEnded, SubmitsResumed
 from bulkjobs.model import RequestKind
 from bulkjobs.settings import default_pace
 from bulkjobs.throttle import Outcome, Throttle, Ticket, WaitForSlot, WaitUntil
@@ -45,6 +45,13 @@ _ORDER: Final = {RequestKind.LOGIN: 0, RequestKind.SUBMIT: 1} | dict.fromkeys(
 
 _QUEUE_KINDS: Final = (RequestKind.LOGIN, RequestKind.SUBMIT, RequestKind.STATUS)
 """A kind for each queue, to ask the throttle with; it tells only submits from others."""
+
+_SAID: Final[dict[Outcome, Literal["answered", "throttled", "unknown"]]] = {
+    Outcome.ANSWERED: "answered",
+    Outcome.THROTTLED: "throttled",
+    Outcome.UNKNOWN_END: "unknown",
+}
+"""How a request that was sent ends."""
 
 
 class Gate:
@@ -121,15 +128,16 @@ class Gate:
         def placed(utc: float) -> float:
             return to_loop_time(utc, now_utc=now_utc, now_loop=now)
 
+        locked_until = None if locked_until_utc is None else placed(locked_until_utc)
         self._throttle.restore(
             now,
             history=[(placed(start), None if end is None else placed(end)) for start, end in history_utc],
-            locked_until=None if locked_until_utc is None else placed(locked_until_utc),
+            locked_until=locked_until,
             suspect=suspect,
             learned_limit=learned_limit,
             open_jobs=open_jobs,
         )
-        self._notices.restored(now)
+        self._notices.restored(now, recorded=locked_until is not None and locked_until > now)
         self._follow_rate()
 
     @property
@@ -292,13 +300,15 @@ class Gate:
         self._queues[_ORDER[kind]].append(waiter)
         self._pump()
         try:
-            return await waiter
+            permit = await waiter
         except asyncio.CancelledError:
             # The cancel may land after the permit was granted and before this task ran again.
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 with waiter.result() as permit:
                     permit.not_sent()
             raise
+        permit.is_for(kind)
+        return permit
 
     def _pump(self) -> None:
         """Grants what can be granted now, and sets the timer for the next time something may be."""
@@ -373,6 +383,8 @@ class Gate:
     ) -> None:
         now = self._loop.time()
         self._throttle.ended(ticket, now, outcome, retry_after_s=retry_after_s)
+        if ticket.kind is not RequestKind.SUBMIT and (said := _SAID.get(outcome)) is not None:
+            self._observer(RequestEnded(kind=ticket.kind, outcome=said))
         self._notices.changed(now, reason or "requests sent before the lock-out have ended")
         self._follow_rate()
         if any(self._queues):

@@ -47,18 +47,27 @@ def default_state_dir() -> Path:
 
 @asynccontextmanager
 async def open_throttle(
-    settings: Settings, run_id: str, *, clock: Clock, emit: Callable[[Event], None]
+    settings: Settings, run_id: str, run_session: int, *, clock: Clock, emit: Callable[[Event], None]
 ) -> AsyncIterator[Throttle]:
     """Gives the account's throttle, in step with the other runs of the account for as long as the block lasts.
 
-    Where the default folder cannot be used the run goes on without the others, and says so.
+    Where the default folder cannot be used the run goes on without the others, and says so; also if it was told to
+    share nothing and others are at work.
 
     Raises:
         ConfigError: the folder that was given cannot be used.
         LedgerError: what stands in such a folder cannot be read or written.
     """
     try:
-        shared = None if settings.state_dir == "none" else await _join(settings, run_id, clock)
+        if settings.state_dir == "none":
+            shared = None
+            if others := _others_at_work(settings):
+                reason = (
+                    f"{others} at work, and --state-dir is none. Divide the account's limit between them."
+                )
+                emit(StateNotShared(reason=reason))
+        else:
+            shared = await _join(settings, run_id, run_session, clock)
     except (ConfigError, LedgerError) as error:
         if settings.state_dir != "default":
             raise
@@ -77,8 +86,23 @@ async def open_throttle(
         shared.leave(asyncio.get_running_loop().time())
 
 
-async def _join(settings: Settings, run_id: str, clock: Clock) -> SharedThrottle:
-    from bulkjobs.account.shared import SharedThrottle, axis_of  # noqa: PLC0415 - not every session needs it
+def _others_at_work(settings: Settings) -> str | None:
+    """Tells whether runs of the account share what they know in the default folder, in words; None if none does."""
+    from bulkjobs.account.store import folder_of, living_sessions  # noqa: PLC0415 - not every session needs it
+
+    try:
+        folder = folder_of(default_state_dir(), settings.base_url, settings.account_name)
+    except ConfigError:
+        return None
+    count = living_sessions(folder)
+    if count > 1:
+        return f"{count} other runs of it are"
+    return "another run of it is" if count else None
+
+
+async def _join(settings: Settings, run_id: str, run_session: int, clock: Clock) -> SharedThrottle:
+    from bulkjobs.account.axis import axis_of  # noqa: PLC0415 - not every session needs it
+    from bulkjobs.account.shared import SharedThrottle  # noqa: PLC0415 - as above
     from bulkjobs.account.store import AccountStore, Busy, folder_of  # noqa: PLC0415 - as above
 
     state_dir = settings.state_dir if isinstance(settings.state_dir, Path) else default_state_dir()
@@ -91,6 +115,7 @@ async def _join(settings: Settings, run_id: str, clock: Clock) -> SharedThrottle
             return SharedThrottle(
                 store,
                 run_id=run_id,
+                run_session=run_session,
                 axis=axis_of(loop),
                 now=loop.time(),
                 clock=clock,

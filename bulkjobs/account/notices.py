@@ -47,11 +47,16 @@ class Notices:
         self._locked_out = False
         self._slots_announced = False
 
-    def restored(self, now: float) -> None:
-        """Takes up what was restored, which needs no storing, and announces a lock-out that is not over."""
+    def restored(self, now: float, *, recorded: bool) -> None:
+        """Takes up what was restored. A lock-out that is not over is announced, and stored by the clock as it is now.
+
+        Args:
+            now: on the loop's clock.
+            recorded: the run's ledger knows of the lock-out.
+        """
         self._limit = self._throttle.limit
-        self._stored_until = self._throttle.locked_until
-        self._locked_out = self._throttle.locked_out
+        self._stored_until = now
+        self._locked_out = recorded
         self.changed(now, "a lock-out of an earlier session is not over")
 
     def changed(self, now: float, reason: str = "another process of the account met it") -> None:

@@ -7,21 +7,19 @@ another process is stopped in its turn, is done later; until then the others tak
 
 from __future__ import annotations
 
-import time
-import uuid
-from pathlib import Path
+import math
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 import orjson
 
 from bulkjobs.account.store import AccountStore, Busy
+from bulkjobs.account.turn import Counting
+from bulkjobs.account.uncounted import Uncounted
 from bulkjobs.errors import LedgerError
 from bulkjobs.throttle import Outcome, Throttle, Ticket, WaitUntil
 from bulkjobs.throttle.window import last_count, last_count_before
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Mapping
 
     from bulkjobs.account.turn import Turn
@@ -30,24 +28,13 @@ if TYPE_CHECKING:
     from bulkjobs.settings import Rate
     from bulkjobs.throttle import WaitForSlot
 
-__all__ = ["SharedThrottle", "axis_of"]
+__all__ = ["SharedThrottle"]
 
 _LOOK_AGAIN_S: Final = 0.25
 """How soon a waiter hears of what another process did."""
 _CHECK_LIVES_S: Final = 1.0
 _KEPT_S: Final = 60.0
 """How much longer than the longest window a request is kept, for a process that has not looked for long."""
-_AXES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, str]] = WeakKeyDictionary()
-
-
-def axis_of(loop: asyncio.AbstractEventLoop) -> str:
-    """Names the clock of an event loop: that of the machine since its start, or one that the loop has to itself."""
-    if abs(loop.time() - time.monotonic()) < 1.0:
-        try:
-            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        except OSError:
-            return f"boot at {round((time.time() - time.monotonic()) / 60.0)}"
-    return _AXES.setdefault(loop, uuid.uuid4().hex)
 
 
 class SharedThrottle(Throttle):
@@ -58,6 +45,7 @@ class SharedThrottle(Throttle):
         store: AccountStore,
         *,
         run_id: str,
+        run_session: int,
         axis: str,
         now: float,
         clock: Clock,
@@ -70,6 +58,7 @@ class SharedThrottle(Throttle):
         Args:
             store: of the account; closed by `leave`.
             run_id: of the run.
+            run_session: number of this session in the run's ledger.
             axis: names the clock of `now`.
             now: the present on the loop's clock.
             clock: wall clock.
@@ -85,15 +74,19 @@ class SharedThrottle(Throttle):
         super().__init__(rate=rate, lockout_s=lockout_s, max_active_jobs=max_active_jobs)
         self._store = store
         self._run_id = run_id
+        self._run_session = run_session
         self._axis = axis
         self._clock = clock
         self._utc_offset = clock.utc() - now
-        self._counts = rate is not None or max_active_jobs is not None
+        self._limited = rate is not None or max_active_jobs is not None
+        self._tracks = max_active_jobs is not None  # else nobody sees the ends of its jobs
+        self._counting = Counting.of(limited=self._limited, others=())
+        self._uncounted = Uncounted()
         self._seen = 0
         self._state = ""
         self._looked = now
         self._pruned = now
-        self._others: set[int] = set()
+        self._others: dict[int, int] = {}
         self._others_jobs: set[str] = set()
         self._limits: dict[str, Any] = {}
         """What was learned, for each length of a window: it says nothing about another."""
@@ -114,10 +107,14 @@ class SharedThrottle(Throttle):
         if turn.axis not in ("", self._axis):
             shift_s = turn.utc_offset - self._utc_offset
             turn.move_times(shift_s, now=now, grace_s=self._grace_s)
-        self._session = turn.add_session(self._run_id)
+        not_counted = Counting.NOTHING in turn.other_sessions(0).values()
+        self._session = turn.add_session(self._run_id, self._counting)
         self._store.begin_session(self._session)
-        self._known = turn.known(self._run_id, now)
+        since, until, session = turn.known(self._run_id, now)
+        self._known = since, until
         """What the run's ledger knows from this time is known here already."""
+        self._knows_all = session == self._run_session - 1 and turn.axis == self._axis
+        """All that the run's ledger knows stands here, and has times of a clock that nobody sets."""
         if turn.state is not None:
             self.load(orjson.loads(turn.state), shift_s=shift_s)
         if self._store.lost or turn.axis not in ("", self._axis):
@@ -125,6 +122,8 @@ class SharedThrottle(Throttle):
             # set; what was entered last may be missing.
             self._unknown_before = now
             self._lockout.bound(now)
+        if not_counted and self._limited:
+            self._unknown_before = now  # from now on they count
         if self._unknown_before is not None:
             self._unknown_before = min(self._unknown_before, now)
             self.unknown_past(self._unknown_before)
@@ -141,8 +140,14 @@ class SharedThrottle(Throttle):
         learned_limit: int | None = None,
         open_jobs: Iterable[str] = (),
     ) -> None:
-        """Takes up what the ledger of the run knows beyond the store; see `Throttle.restore`."""
+        """Takes up what the ledger of the run knows beyond the store; see `Throttle.restore`.
+
+        The ledger has wall times. Where all it knows stands in the store only what the store may have removed is of
+        use: a clock that was set since can neither lengthen a lock-out nor have a window count twice.
+        """
         since, until = self._known
+        if self._knows_all:
+            until, locked_until = math.inf, None
         older = [(start, end) for start, end in history if not since <= start <= until]
         open_jobs = set(open_jobs)
 
@@ -158,7 +163,9 @@ class SharedThrottle(Throttle):
             for start, end in older:
                 last = last_count_before(now, start, end, self._grace_s)
                 turn.add_past(self._session, ended=now, counted_until=last)
-            turn.keep_jobs(self._run_id, open_jobs, now)
+            turn.keep_jobs(self._run_id, open_jobs if self._tracks else (), now)
+            if self._limited:
+                turn.known_session(self._run_id, self._run_session)
 
         self._do(take_up, now)
 
@@ -188,8 +195,9 @@ class SharedThrottle(Throttle):
         Raises:
             LedgerError: what the account has used up cannot be read or entered.
         """
-        self._check()
-        if not self._counts and self._lockout.is_open and not self._behind and not self._store.changed:
+        if self._broken is not None:
+            raise self._broken
+        if not self._counting and self._lockout.is_open and not self._behind and not self._store.changed:
             return super().admit(kind, now)
         admitted: Ticket | WaitUntil | WaitForSlot = WaitUntil(
             now + _LOOK_AGAIN_S, "another process is busy with the account"
@@ -199,19 +207,20 @@ class SharedThrottle(Throttle):
             nonlocal admitted
             admitted = super(SharedThrottle, self).admit(kind, now)
             # The others must hear of a probe even where nothing is counted: they wait for its end.
-            if isinstance(admitted, Ticket) and (self._counts or not self._lockout.is_open):
-                admitted.number = turn.begin_request(self._session, slot=admitted.holds_slot)
-                if self._counts:
+            if isinstance(admitted, Ticket) and (self._counting or not self._lockout.is_open):
+                admitted.number = turn.begin_request(self._session, slot=admitted.holds_slot and self._tracks)
+                if self._limited:
                     turn.known_until(self._run_id, now)
 
         self._do(enter, now, later=False)
-        self._check()
+        if self._broken is not None:
+            raise self._broken
         return admitted
 
     def set_rate(self, rate: Rate | None, now: float) -> None:
         """Puts another limit in force, for this process: each goes by the limit that it was given."""
         super().set_rate(rate, now)
-        self._counts = self._counts or rate is not None
+        self._limited = self._limited or rate is not None
         self._longest_s = max(self._longest_s, 0.0 if rate is None else rate.period_s)
         # Once more: what others had learned until now is taken up first, and is to be forgotten as well.
         self._do(lambda _turn: super(SharedThrottle, self).set_rate(rate, now), now)
@@ -227,8 +236,12 @@ class SharedThrottle(Throttle):
             self._in_flight -= len(left)
             self._others_in_flight.update(left)
             self._end_what_is_left(turn, self._session, now)
-            if self._counts:
+            for _ in range(self._in_flight):
+                self._uncounted.add(last_count(now, Outcome.UNKNOWN_END, self._grace_s))
+            self._unknown_before = self._uncounted.enter(turn, self._session, self._unknown_before)
+            if self._limited or not self._uncounted.lost_some:
                 turn.known_until(self._run_id, now)
+                turn.known_session(self._run_id, self._run_session)
             turn.end_session(self._session, now)
 
         self._do(go, now)
@@ -239,41 +252,50 @@ class SharedThrottle(Throttle):
     # What happens to requests and jobs
 
     def _ended(self, ticket: Ticket, now: float, outcome: Outcome, retry_after_s: float | None) -> None:
+        # Where nobody counts this costs next to nothing: no turn, and no function made for one.
+        is_open = self._lockout.is_open and outcome is not Outcome.THROTTLED
+        if is_open and not (self._counting or ticket.number or self._store.changed):
+            super()._ended(ticket, now, outcome, retry_after_s)
+            self._uncounted.add(
+                now if outcome is Outcome.ANSWERED else last_count(now, outcome, self._grace_s)
+            )
+            return
+
         def enter(turn: Turn) -> None:
             super(SharedThrottle, self)._ended(ticket, now, outcome, retry_after_s)
+            counted_until = last_count(now, outcome, self._grace_s)
             if ticket.number:
-                counted_until = last_count(now, outcome, self._grace_s)
                 turn.end_request(ticket.number, ended=now, counted_until=counted_until)
+            elif self._counting and counted_until is not None:  # it was in flight when others began to count
+                turn.add_past_of(self._session, [counted_until])
+            else:
+                self._uncounted.add(counted_until)
 
-        if self._counts or ticket.number or outcome is Outcome.THROTTLED or not self._lockout.is_open:
-            self._do(enter, now)
-        else:
-            super()._ended(ticket, now, outcome, retry_after_s)
+        self._do(enter, now)
 
     def _slot_settled(self, ticket: Ticket) -> None:
+        if not self._tracks:
+            super()._slot_settled(ticket)
+            return
+
         def enter(turn: Turn) -> None:
             super(SharedThrottle, self)._slot_settled(ticket)
-            if ticket.number:
-                turn.free_slot(ticket.number)
+            turn.free_slot(ticket.number)
 
-        if self._counts or ticket.number:
-            self._do(enter, None)
-        else:
-            super()._slot_settled(ticket)
+        self._do(enter, None)
 
     def _job_opened(self, ticket: Ticket, job_id: str, now: float, *, held: bool) -> None:
+        if not self._tracks:
+            super()._job_opened(ticket, job_id, now, held=held)
+            return
+
         # One turn: between two another process would find the slot free and the job not there yet.
         def enter(turn: Turn) -> None:
             super(SharedThrottle, self)._job_opened(ticket, job_id, now, held=held)
-            if ticket.number:
-                turn.free_slot(ticket.number)
-            if self._counts:
-                turn.open_job(job_id, self._run_id, now)
+            turn.free_slot(ticket.number)
+            turn.open_job(job_id, self._run_id, now)
 
-        if self._counts or ticket.number:
-            self._do(enter, now)
-        else:
-            super()._job_opened(ticket, job_id, now, held=held)
+        self._do(enter, now)
 
     def job_closed(self, job_id: str) -> None:
         """Frees the slot of a job that was seen to have ended; an unknown job frees none."""
@@ -282,7 +304,7 @@ class SharedThrottle(Throttle):
             super(SharedThrottle, self).job_closed(job_id)
             turn.close_job(job_id, self._looked)
 
-        if self._counts:
+        if self._tracks:
             self._do(enter, None)
         else:
             super().job_closed(job_id)
@@ -326,32 +348,34 @@ class SharedThrottle(Throttle):
         except LedgerError as error:
             self._broken = error
 
-    def _check(self) -> None:
-        if self._broken is not None:
-            raise self._broken
-
     def _take_up(self, turn: Turn, now: float | None, *, everything: bool = False) -> None:
         if turn.change != self._seen or everything:
             if turn.state is not None and turn.state != self._state and not everything:
                 self.load(orjson.loads(turn.state))
-            self._take_up_requests(turn, everything=everything)
+            since = -1 if everything else self._seen
+            for number, slot, ended, until in turn.requests_of_others(self._session, since):
+                self.mirror(number, in_flight=ended is None, holds_slot=bool(slot), counted_until=until)
             for job_id, is_open, at in turn.jobs_of_others(self._run_id, self._seen):
                 self._mirror_job(job_id, at, is_open=bool(is_open))
-            self._others = turn.sessions() - {self._session}
+            self._others = turn.other_sessions(self._session)
             self._seen = turn.change
-        if now is None or now - self._looked < _CHECK_LIVES_S:
-            return
-        if now - self._looked > _KEPT_S / 2:
-            self._miss_nothing(turn, now)
-        self._looked = now
-        self._utc_offset = self._clock.utc() - now
-        self._bury(turn, now)
-        self._prune(turn, now)
+        if now is not None and now - self._looked >= _CHECK_LIVES_S:
+            if now - self._looked > _KEPT_S / 2:
+                self._miss_nothing(turn, now)
+            self._looked = now
+            self._utc_offset = self._clock.utc() - now
+            self._bury(turn, now)
+            self._prune(turn, now)
+        self._count_for_others(turn)
 
-    def _take_up_requests(self, turn: Turn, *, everything: bool) -> None:
-        since = -1 if everything else self._seen
-        for number, slot, ended, counted_until in turn.requests_of_others(self._session, since):
-            self.mirror(number, in_flight=ended is None, holds_slot=bool(slot), counted_until=counted_until)
+    def _count_for_others(self, turn: Turn) -> None:
+        """Enters requests as long as any session has a limit, and what was sent before that."""
+        counting = Counting.of(limited=self._limited, others=self._others.values())
+        if counting is not self._counting:
+            self._counting = counting
+            turn.set_counting(self._session, counting)
+            if counting:
+                self._unknown_before = self._uncounted.enter(turn, self._session, self._unknown_before)
 
     def _mirror_job(self, job_id: str, at: float, *, is_open: bool) -> None:
         (self._others_jobs.add if is_open else self._others_jobs.discard)(job_id)
@@ -372,7 +396,8 @@ class SharedThrottle(Throttle):
             self._end_what_is_left(turn, session, now)
             for job_id in turn.end_session(session, now):
                 self._mirror_job(job_id, now, is_open=False)
-            self._others.discard(session)
+            if self._others.pop(session) == Counting.NOTHING:
+                self._unknown_before = now  # for those that join: whoever is here has counted since
             self._store.forget_session(session)
 
     def _end_what_is_left(self, turn: Turn, session: int, now: float) -> None:

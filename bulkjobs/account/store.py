@@ -37,14 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["AccountStore", "Busy", "folder_of"]
+__all__ = ["AccountStore", "Busy", "folder_of", "living_sessions"]
 
 _NAME: Final = "account.db"
 _CHANGES: Final = "account.changes"
 _CHANGES_BYTES: Final = 8
-_VERSION: Final = 2
-_WITHOUT_CHANGES: Final = 1
-"""The version before, which is the same but for the number in shared memory: it would not raise it."""
+_VERSION: Final = 3
 _BUSY_TIMEOUT_MS: Final = 250
 """A turn of another process takes some ten microseconds. One that is stopped within it is waited for like this, again
 and again: the event loop stands still for no longer at a time."""
@@ -60,13 +58,16 @@ _SCHEMA: Final = (
     "INSERT INTO account VALUES (1, 0, '', 0.0, NULL)",
     """CREATE TABLE session (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
-        run_id TEXT NOT NULL
+        run_id TEXT NOT NULL,
+        counting INTEGER NOT NULL DEFAULT 2
     ) STRICT""",
-    # From when to when all requests of a run stand here: it may have sessions of which nothing does.
+    # From when to when all requests of a run stand here: it may have sessions of which nothing does. session: the
+    # last one of its ledger of which all stands here, and all that the ledger knew before it.
     """CREATE TABLE run (
         run_id TEXT PRIMARY KEY,
         since REAL NOT NULL,
-        until REAL NOT NULL
+        until REAL NOT NULL,
+        session INTEGER NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID""",
     # ended NULL: in flight. counted_until NULL in one that has ended: it was never sent.
     """CREATE TABLE request (
@@ -89,6 +90,14 @@ _SCHEMA: Final = (
     "CREATE INDEX job_change ON job (change)",
     f"PRAGMA user_version = {_VERSION}",
 )
+_TO_VERSION_3: Final = (
+    "ALTER TABLE run ADD COLUMN session INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE session ADD COLUMN counting INTEGER NOT NULL DEFAULT 2",
+    _SCHEMA[-1],
+)
+# Version 1 is without the number in shared memory, which a process of that version would not raise.
+_STEPS: Final = {0: _SCHEMA, 1: _TO_VERSION_3, 2: _TO_VERSION_3, _VERSION: ()}
+"""What makes a store of each version one of this."""
 
 
 def folder_of(state_dir: Path, base_url: str, account: str) -> Path:
@@ -100,6 +109,32 @@ def folder_of(state_dir: Path, base_url: str, account: str) -> Path:
         account: name, client id or token. It cannot be read from the folder's name.
     """
     return state_dir / hashlib.sha256(f"{base_url}\n{account}".encode()).hexdigest()[:32]
+
+
+def living_sessions(folder: Path) -> int:
+    """Counts the sessions of an account that are at work, without joining them."""
+    try:
+        files = list((folder / "sessions").iterdir())
+    except OSError:
+        return 0
+    return sum(_is_held(file) for file in files)
+
+
+def _is_held(session_file: Path) -> bool:
+    """Tells whether a session has not ended and was not killed."""
+    try:
+        descriptor = os.open(session_file, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # it is not known, and to wait for it is safe
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -260,19 +295,7 @@ class AccountStore:
 
     def lives(self, number: int) -> bool:
         """Tells whether a session has not ended and was not killed."""
-        try:
-            descriptor = os.open(self._session_file(number), os.O_RDWR | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True  # it is not known, and to wait for it is safe
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return _is_held(self._session_file(number))
 
     def forget_session(self, number: int) -> None:
         """Removes what is left of a session that is over."""
@@ -354,11 +377,11 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         return
     database.execute("BEGIN IMMEDIATE")
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _WITHOUT_CHANGES, _VERSION):
+    if version not in _STEPS:
         raise ConfigError(
             f"The state of the account {path} has format {version}; this bulkjobs knows format {_VERSION}. "
             "Use the same version for all runs of the account, or give another --state-dir."
         )
-    for statement in _SCHEMA if version == 0 else _SCHEMA[-1:]:
+    for statement in _STEPS[version]:
         database.execute(statement)
     database.execute("COMMIT")

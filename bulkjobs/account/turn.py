@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection
 
-__all__ = ["Turn"]
+__all__ = ["Counting", "Turn"]
+
+
+class Counting(IntEnum):
+    """Is which requests of a session stand in the store."""
+
+    NOTHING = 0
+    """None: it has no limit, and neither had any other."""
+    FOR_OTHERS = 1
+    """All: others have a limit."""
+    OWN = 2
+    """All: it has one itself."""
+
+    @classmethod
+    def of(cls, *, limited: bool, others: Collection[int]) -> Counting:
+        """Tells how a session counts, which has a limit or not, beside others."""
+        if limited:
+            return cls.OWN
+        return cls.FOR_OTHERS if cls.OWN in others else cls.NOTHING
 
 
 class Turn:
@@ -52,13 +71,17 @@ class Turn:
 
     # Sessions
 
-    def sessions(self) -> set[int]:
-        """Reads the sessions that have not ended in order."""
-        return {number for (number,) in self._rows("SELECT number FROM session")}
+    def other_sessions(self, session: int) -> dict[int, int]:
+        """Reads the other sessions that have not ended in order, and how each counts."""
+        return dict(self._rows("SELECT number, counting FROM session WHERE number != ?", session))
 
-    def add_session(self, run_id: str) -> int:
+    def add_session(self, run_id: str, counting: Counting) -> int:
         """Enters a session and gives its number."""
-        return self._write("INSERT INTO session (run_id) VALUES (?)", run_id)
+        return self._write("INSERT INTO session (run_id, counting) VALUES (?, ?)", run_id, counting)
+
+    def set_counting(self, session: int, counting: Counting) -> None:
+        """Enters how a session counts from now on."""
+        self._write("UPDATE session SET counting = ? WHERE number = ?", counting, session)
 
     def end_session(self, session: int, now: float) -> list[str]:
         """Takes a session out, and with it its open jobs, which it gives: nobody would see them end."""
@@ -66,11 +89,20 @@ class Turn:
         self._write("DELETE FROM session WHERE number = ?", session)
         return [] if row is None else self.keep_jobs(row[0], (), now)
 
-    def known(self, run_id: str, now: float) -> tuple[float, float]:
-        """Gives from when to when all requests of a run stand here; enters it, from now on, if it was not here."""
-        self._write("INSERT INTO run VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING", run_id, now)
-        since, until = self._one("SELECT since, until FROM run WHERE run_id = ?", run_id)
-        return since, until
+    def known(self, run_id: str, now: float) -> tuple[float, float, int]:
+        """Gives from when to when all requests of a run stand here, and the last session of which all does.
+
+        Enters the run, from now on, if it was not here.
+        """
+        self._write(
+            "INSERT INTO run (run_id, since, until) VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING", run_id, now
+        )
+        since, until, session = self._one("SELECT since, until, session FROM run WHERE run_id = ?", run_id)
+        return since, until, session
+
+    def known_session(self, run_id: str, session: int) -> None:
+        """Enters that all of a session of the run's ledger stands here, and all that the ledger knew before it."""
+        self._write("UPDATE run SET session = ? WHERE run_id = ?", session, run_id)
 
     def known_until(self, run_id: str, now: float) -> None:
         """Enters that all requests of a run stand here up to this moment."""
@@ -98,6 +130,15 @@ class Turn:
         """Enters a request that ended before it could be entered."""
         number = self.begin_request(session, slot=False)
         self.end_request(number, ended=ended, counted_until=counted_until)
+
+    def add_past_of(self, session: int, ends: Collection[float]) -> None:
+        """Enters requests that ended before they could be entered: until when each may be counted."""
+        if ends:
+            self.has_written = True
+            self._database.executemany(
+                "INSERT INTO request (session, slot, ended, counted_until, change) VALUES (?1, 0, ?2, ?2, ?3)",
+                [(session, end, self.next_change) for end in ends],
+            )
 
     def free_slot(self, number: int) -> None:
         """Enters that a submit no longer holds a slot for a job it may make."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bulkjobs.audit.consistency import check_ledger
 from bulkjobs.audit.findings import Audit, Findings, Progress
+from bulkjobs.audit.orders import check_orders
 from bulkjobs.audit.records import RecordCheck
 from bulkjobs.audit.recutting import Recut
 from bulkjobs.audit.reports import InvalidLines, ReportCheck, reports_are_current
@@ -104,6 +105,7 @@ def _compared(
     records = RecordCheck(run, run_dir, inspection, findings)
     records.check()
     refused = _check_reports(run, run_dir, inspection, findings)
+    orders = check_orders(inspection, findings)
 
     ledger = summarise(run, inspection.counts(), 0).ids
     for name, count in recut.ids.items():
@@ -126,7 +128,9 @@ def _compared(
             "invalid": invalid.compared,
             "records": records.records,
             "refused": refused,
+            "commands": len(orders),
         },
+        orders=orders,
         differences=findings.differences,
         untold=findings.untold(),
         notes=findings.notes,

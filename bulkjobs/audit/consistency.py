@@ -80,7 +80,7 @@ def _sessions(sessions: list[SessionRow]) -> Iterator[str]:
 
 
 def _lockout(lockout: LockoutRow) -> Iterator[str]:
-    if not lockout.began_utc < lockout.until_utc:
+    if lockout.began_utc > lockout.until_utc:
         yield f"Lock-out {lockout.number} ends before it begins."
     if not lockout.reason:
         yield f"Lock-out {lockout.number} has no reason."

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from bulkjobs.ledger.values import ControlRow
+
 __all__ = ["Audit", "Difference", "Findings", "Progress", "told"]
 
 Progress = Callable[[str], None]
@@ -70,7 +72,9 @@ class Audit:
     unplanned: int
     """Ids that stand in the sources behind the last chunk that was planned."""
     checked: dict[str, int]
-    """How many chunks, parts, invalid ids, job records and refused files were compared."""
+    """How many chunks, parts, invalid ids, job records, refused files and commands were compared."""
+    orders: list[ControlRow]
+    """What people told the run while it worked, in order."""
     differences: list[Difference]
     untold: dict[str, int]
     """How many more differences there are, by place."""
@@ -89,6 +93,7 @@ class Audit:
             "owner": self.owner,
             "ids": {"source": self.source, "ledger": self.ledger, "unplanned": self.unplanned},
             "checked": self.checked,
+            "control": [order.as_dict() for order in self.orders],
             "differences": [{"where": one.where, "text": one.text} for one in self.differences],
             "more_differences": self.untold,
             "notes": self.notes,

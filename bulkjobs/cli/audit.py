@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,8 +17,11 @@ from bulkjobs.cli.streams import on_terminal
 
 if TYPE_CHECKING:
     from bulkjobs.audit import Audit  # sqlite comes with it
+    from bulkjobs.ledger.values import ControlRow
 
 __all__ = ["Outcome", "audit"]
+
+_MOST_ORDERS: Final = 10
 
 
 class Outcome(IntEnum):
@@ -61,6 +64,7 @@ def _lines(found: Audit) -> Iterator[str]:
     yield from table(
         [("compared", ", ".join(f"{count:,} {_plain(name)}" for name, count in found.checked.items()))]
     )
+    yield from table(_told(found.orders))
     if found.owner is not None:
         yield from table([("working", f"{found.owner}: this is the account of one moment")])
     yield from table(("note", text) for text in found.notes)
@@ -74,6 +78,14 @@ def _lines(found: Audit) -> Iterator[str]:
         if found.agrees
         else f"{more:,} differences: this account cannot be trusted as it is."
     )
+
+
+def _told(orders: Sequence[ControlRow]) -> Iterator[tuple[str, str]]:
+    """Gives what people told the run while it worked, the latest of it."""
+    if more := len(orders[:-_MOST_ORDERS]):
+        yield "told", f"{more:,} commands before these; --json lists them all"
+    for order in orders[-_MOST_ORDERS:]:
+        yield "told", f"{order.at or 'at no time'}: {order.text} (session {order.session}, {order.origin})"
 
 
 def _plain(name: str) -> str:

@@ -67,16 +67,7 @@ def _object(snapshot: RunSnapshot, run_dir: Path, now_utc: float) -> dict[str, o
         "sources": [source.name for source in snapshot.sources],
         "source_finished": snapshot.run is not None and snapshot.run.source_finished,
         "paused": snapshot.paused_by is not None,
-        "control": [
-            {
-                "session": row.session,
-                "at": timestamp(row.at_utc),
-                "command": row.command,
-                "value": row.value,
-                "origin": row.origin,
-            }
-            for row in snapshot.controls
-        ],
+        "control": [row.as_dict() for row in snapshot.controls],
         "locked_until": timestamp(until_utc) if until_utc > now_utc else None,
         "learned_limit": snapshot.learned_limit,
         "eta": _eta_object(_eta(snapshot, run_dir, now_utc)),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from bulkjobs.account.gate import Gate
@@ -31,26 +34,34 @@ from bulkjobs.pool import Pool, require_files
 __all__ = ["Commands"]
 
 
-class Commands:
-    """Carries commands out in one session."""
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """Is what commands act on besides, as long as the session is open."""
 
-    def __init__(
-        self,
-        *,
-        run_id: str,
-        gate: Gate,
-        pool: Pool[Any],
-        halt: Halt,
-        ledger: Ledger,
-        emit: Callable[[Event], None],
-    ) -> None:
+    run_id: str
+    gate: Gate
+    ledger: Ledger
+
+
+class Commands:
+    """Carries commands out in one session, one after the other, whoever gives them."""
+
+    def __init__(self, *, pool: Pool[Any], halt: Halt, emit: Callable[[Event], None]) -> None:
         """Takes what commands act on."""
-        self._run_id = run_id
-        self._gate = gate
         self._pool = pool
         self._halt = halt
-        self._ledger = ledger
         self._emit = emit
+        self._session: _Session | None = None
+        self._turn = asyncio.Lock()
+
+    @contextmanager
+    def in_session(self, run_id: str, gate: Gate, ledger: Ledger) -> Iterator[None]:
+        """Carries commands out as long as the block lasts."""
+        self._session = _Session(run_id, gate, ledger)
+        try:
+            yield
+        finally:
+            self._session = None
 
     async def obey(self, command: Command, origin: str) -> Answer:
         """Carries a command out.
@@ -63,27 +74,31 @@ class Commands:
             What is in force now, or why nothing was changed.
 
         Guarantees:
-            A change is on record before it is in force.
+            A change is on record before it is in force. One that is cancelled may be on record alone.
         """
-        if isinstance(command, Ask):
-            return self.state()
-        if refusal := self._refusal(command):
-            return Refusal("refused", refusal)
-        name, value = words_of(command)
-        try:
-            await self._ledger.record_control(name, value, origin)
-        except LedgerError as error:
-            return Refusal("storage", f"Nothing was changed, because it cannot be recorded: {error}")
-        self._emit(Controlled(command=name, value=value, origin=origin))
-        self._apply(command, origin)
-        return self.state()
+        async with self._turn:
+            session = self._session
+            if session is None:
+                return Refusal("refused", "The session is just beginning or ending. Nothing was changed.")
+            if isinstance(command, Ask):
+                return self._state(session)
+            if refusal := self._refusal(command):
+                return Refusal("refused", refusal)
+            name, value = words_of(command)
+            try:
+                await session.ledger.record_control(name, value, origin)
+            except LedgerError as error:
+                return Refusal("storage", f"Nothing was changed, because it cannot be recorded: {error}")
+            self._emit(Controlled(command=name, value=value, origin=origin))
+            self._apply(command, session.gate, origin)
+            return self._state(session)
 
-    def state(self) -> State:
+    def _state(self, session: _Session) -> State:
         """Gives what is in force."""
-        gate = self._gate
+        gate = session.gate
         until_utc = gate.locked_until_utc
         return State(
-            run_id=self._run_id,
+            run_id=session.run_id,
             pid=os.getpid(),
             paused=gate.paused and not self._halt.pulled,
             draining=self._halt.pulled,
@@ -104,18 +119,18 @@ class Commands:
                 return str(error)
         return None
 
-    def _apply(self, command: Command, origin: str) -> None:
+    def _apply(self, command: Command, gate: Gate, origin: str) -> None:
         match command:
             case Ask():
                 pass
             case Pause():
-                self._gate.pause()
+                gate.pause()
             case Resume():
-                self._gate.resume()
+                gate.resume()
             case Drain():
                 self._halt.pull(Exit.SIGTERM, f"`drain` was given ({origin}).")
             case SetRate(rate):
-                self._gate.set_rate(rate)
+                gate.set_rate(rate)
             case SetWorkers(count):
                 self._pool.resize(count)
             case _:

@@ -51,6 +51,11 @@ _JOB_SEEN: Final = (
     "UPDATE job SET state = ?, word = ?, processed = coalesce(?, processed), seen_utc = ?"  # nosec B608 # noqa: S608 - question marks
     f" WHERE job_id = ? AND state NOT IN ({', '.join('?' * len(_ENDS))})"
 )
+_LOCKOUT: Final = "INSERT INTO lockout (began_utc, until_utc, reason) VALUES (?, ?, ?)"
+_LOCKOUT_ANEW: Final = (
+    "UPDATE lockout SET began_utc = ?, until_utc = ?, reason = ?"
+    " WHERE number = (SELECT max(number) FROM lockout)"
+)
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32 in lower case: sorts like the number and has no letters that look like digits."""
 
@@ -222,6 +227,13 @@ class Ledger(LedgerReader):
 
     # Sessions
 
+    @property
+    def session(self) -> int:
+        """Is the number of the session that is open; they are numbered from 1 without a gap."""
+        if self._session is None:
+            raise InternalError("No session is open.")
+        return self._session
+
     async def begin_session(self) -> int:
         """Begins a session; chunks that an earlier one left in flight are held from now on.
 
@@ -306,9 +318,7 @@ class Ledger(LedgerReader):
     def end_attempt(
         self, ordinal: int, attempt: int, evidence: Evidence, verdict: Verdict
     ) -> asyncio.Future[Verdict]:
-        """Records what became of an attempt and moves its chunk.
-
-        An attempt that never began is proved not sent: its evidence is kept and the chunk stays planned.
+        """Records what became of an attempt and moves its chunk, which stays planned if the attempt never began.
 
         Returns:
             What to wait for until that is durable. It gives the verdict that stands: an acceptance with a job that
@@ -404,14 +414,14 @@ class Ledger(LedgerReader):
         )
 
     def lockout(self, until_utc: float, reason: str, begins: bool) -> None:
-        """Records a lock-out that begins, or that the last one ends later. None gets shorter."""
-        if begins:
-            sql = "INSERT INTO lockout (until_utc, reason, began_utc) VALUES (?, ?, ?)"
-            self._execute(sql, until_utc, reason, self._clock.utc())
-            return
-        latest = "number = (SELECT max(number) FROM lockout)"
-        sql = f"UPDATE lockout SET until_utc = max(until_utc, ?), reason = ? WHERE {latest}"  # nosec B608 # noqa: S608 - a constant
-        self._execute(sql, until_utc, reason)
+        """Records a lock-out that begins, or that the latest one begins anew: both its times are of this clock."""
+        values = (min(self._clock.utc(), until_utc), until_utc, reason)
+
+        def record(database: Database) -> None:
+            if begins or not database.execute(_LOCKOUT_ANEW, values).rowcount:
+                database.execute(_LOCKOUT, values)
+
+        self._writer.post(CALL, record)
 
     def learn_limit(self, count: int) -> None:
         """Records how many requests a window of the account bears, as a lock-out has taught."""

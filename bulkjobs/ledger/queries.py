@@ -234,14 +234,19 @@ def _verdict_rows(database: Database, condition: str, parameters: tuple[int | st
     ]
 
 
+# A clock that was set back since makes the wait no longer than the lock-out was. Of those that began in its future
+# only the latest can be in force.
+_LOCKED_UNTIL: Final = """
+    SELECT max(min(until_utc, ? + until_utc - began_utc)) FROM lockout
+    WHERE began_utc <= ? OR number = (SELECT max(number) FROM lockout)
+"""
+
+
 def account_state(database: Database, since_utc: float, now_utc: float) -> AccountState:
     """Reads what counts in the window that begins at `since_utc`, the lock-out and the open jobs."""
     return AccountState(
         history=_history(database, since_utc),
-        # A clock that was set back since must not make the wait longer than the lock-out was.
-        locked_until_utc=_one(
-            database, "SELECT max(min(until_utc, ? + until_utc - began_utc)) FROM lockout", now_utc
-        ),
+        locked_until_utc=_one(database, _LOCKED_UNTIL, now_utc, now_utc),
         learned_limit=learned_limit(database),
         open_jobs=open_jobs(database),
     )

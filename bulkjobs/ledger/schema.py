@@ -120,6 +120,7 @@ _SCHEMA: Final = (
         status INTEGER
     ) STRICT""",
     "CREATE INDEX request_time ON request (ended_utc, started_utc, kind, status)",
+    # Both times are of when the latest answer began it: no more of it can be left than lies between them.
     """CREATE TABLE lockout (
         number INTEGER PRIMARY KEY,
         began_utc REAL NOT NULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bulkjobs.clock import timestamp
 from bulkjobs.model import ChunkState, JobId, JobState, Tally
 
 __all__ = [
@@ -192,6 +193,29 @@ class ControlRow:
     value: str | None
     origin: str
     """Who gave it, in words."""
+
+    @property
+    def at(self) -> str | None:
+        """Is when it was given, in RFC 3339; None if no clock shows what stands there."""
+        try:
+            return timestamp(self.at_utc)
+        except (OverflowError, ValueError, OSError):
+            return None
+
+    @property
+    def text(self) -> str:
+        """Is the command as a person gave it."""
+        return self.command if self.value is None else f"{self.command} {self.value}"
+
+    def as_dict(self) -> dict[str, object]:
+        """Gives it as values of JSON."""
+        return {
+            "session": self.session,
+            "at": self.at,
+            "command": self.command,
+            "value": self.value,
+            "origin": self.origin,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,21 +21,31 @@ from bulkjobs.events import (
     ChunkHeld,
     ChunkRefused,
     ChunkSettled,
+    ChunkSplit,
     Event,
     JobChanged,
     QuotaRead,
+    RequestEnded,
     RunFinished,
     RunStarted,
     SessionOpened,
 )
-from bulkjobs.model import Cause, JobState, RunSummary
+from bulkjobs.model import Cause, JobState, RequestKind, RunSummary
 from bulkjobs.observers.totals import WAITS, Totals
 from bulkjobs.planning import Eta, History, eta
 
-__all__ = ["ANSWER_BOUNDS_S", "METRICS", "Figures", "Metric"]
+__all__ = ["ANSWER_BOUNDS_S", "METRICS", "Figures", "Metric", "labels_of"]
 
 ANSWER_BOUNDS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Up to the default of `--request-timeout`."""
+_SUBMITS: Final = {
+    ChunkAccepted: "answered",
+    ChunkRefused: "answered",
+    ChunkSplit: "answered",
+    ChunkHeld: "unknown",
+}
+"""How the submit that an event tells of ended."""
+_OUTCOMES: Final = ("answered", "throttled", "unknown")
 _SETTLED: Final = ("accepted", "refused", "held")
 _ENDS: Final = tuple(state for state in JobState if state.terminal)
 
@@ -61,6 +71,8 @@ class Figures:
     jobs_made: int = 0
     jobs_ended: Counter[str] = field(default_factory=Counter)
     not_applied: Counter[str] = field(default_factory=Counter)
+    requests_ended: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By kind and outcome. One that never left is none."""
     answers: list[int] = field(default_factory=lambda: [0] * (len(ANSWER_BOUNDS_S) + 1))
     """Accepted submits by how long the answer took: up to each bound but not to the one before, and longer."""
 
@@ -78,6 +90,11 @@ class Figures:
                 self.quota = event
             case AttemptNotApplied():
                 self.not_applied[event.cause.value] += 1
+                if event.cause is not Cause.NOT_SENT:
+                    throttled = event.cause is Cause.THROTTLED
+                    self._submit_ended("throttled" if throttled else "answered")
+            case RequestEnded():
+                self.requests_ended[event.kind.value, event.outcome] += 1
             case JobChanged() if event.state.terminal:
                 self.jobs_ended[event.state.value] += 1
             case RunFinished():
@@ -86,7 +103,12 @@ class Figures:
             case _:
                 self._settle(event)
 
+    def _submit_ended(self, outcome: str) -> None:
+        self.requests_ended[RequestKind.SUBMIT.value, outcome] += 1
+
     def _settle(self, event: Event) -> None:
+        if (outcome := _SUBMITS.get(type(event))) is not None:
+            self._submit_ended(outcome)
         match event:
             case ChunkAccepted():
                 self.chunks_settled["accepted"] += 1
@@ -103,6 +125,14 @@ class Figures:
                     self.jobs_made += 1
             case _:
                 return
+
+    def requests(self) -> Mapping[tuple[str, ...], float]:
+        """Gives the requests that have ended by kind and outcome."""
+        return {
+            (kind.value, outcome): self.requests_ended[kind.value, outcome]
+            for kind in RequestKind
+            for outcome in _OUTCOMES
+        }
 
     def ids(self) -> Mapping[str, float] | None:
         """Gives the ids of the run by what became of them; they add up to those that were read."""
@@ -161,7 +191,7 @@ class Figures:
         return dict(zip(bounds, accumulate(self.answers), strict=True))
 
 
-Value = Mapping[str, float] | float | None
+Value = Mapping[str, float] | Mapping[tuple[str, ...], float] | float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +202,13 @@ class Metric:
     kind: Literal["gauge", "counter", "histogram"]
     about: str
     value: Callable[[Figures, float], Value]
-    """From the figures and the time: one value, one for each value of the label, or None if it is not known."""
-    label: str | None = None
+    """From the figures and the time: one value, one for each value of the labels, or None if it is not known."""
+    label: str | tuple[str, ...] | None = None
+
+
+def labels_of(metric: Metric) -> tuple[str, ...]:
+    """Gives the names of a metric's labels besides the run's."""
+    return (metric.label,) if isinstance(metric.label, str) else metric.label or ()
 
 
 def _eta(figures: Figures, now_utc: float) -> Eta | None:
@@ -237,6 +272,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Jobs of the run by the end that was seen of them; open without one.",
         lambda figures, _: figures.jobs(),
         "state",
+    ),
+    Metric(
+        "bulkjobs_requests_total",
+        "counter",
+        "Requests that have ended: answered, throttled, or unknown without an answer that tells what came of them.",
+        lambda figures, _: figures.requests(),
+        ("kind", "outcome"),
     ),
     Metric(
         "bulkjobs_attempts_not_applied_total",

@@ -31,7 +31,7 @@ from bulkjobs.events import (
     SubmitsPaused,
     SubmitsResumed,
 )
-from bulkjobs.observers.figures import METRICS, Figures, Metric
+from bulkjobs.observers.figures import METRICS, Figures, Metric, labels_of
 from bulkjobs.ports import Clock
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _family(metric: Metric, figures: Figures, now_utc: float) -> Family:
     )
 
     value = metric.value(figures, now_utc)
-    run = ["run_id"] if metric.label is None or metric.kind == "histogram" else ["run_id", metric.label]
+    run = ["run_id"] if metric.kind == "histogram" else ["run_id", *labels_of(metric)]
     run_id = figures.run_id or ""
     if metric.kind == "histogram":
         assert isinstance(value, dict)
@@ -170,8 +170,8 @@ def _family(metric: Metric, figures: Figures, now_utc: float) -> Family:
     if isinstance(value, int | float):
         family.add_metric([run_id], value)
     elif value is not None:
-        for word, number in value.items():
-            family.add_metric([run_id, word], number)
+        for words, number in value.items():
+            family.add_metric([run_id, *((words,) if isinstance(words, str) else words)], number)
     return family
 
 

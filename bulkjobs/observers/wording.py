@@ -32,6 +32,7 @@ from bulkjobs.events import (
     QuotaRead,
     QuotaUnknown,
     ReconcileWaits,
+    RequestEnded,
     RunFinished,
     RunFinishedBefore,
     RunStarted,
@@ -84,7 +85,7 @@ _NOT_APPLIED: dict[Cause, Level] = {
 def say(event: Event) -> Saying | None:
     """Puts an event into words; None for those that only change figures."""
     match event:
-        case SessionOpened() | SourceProgress() | ChunkPlanned():
+        case SessionOpened() | SourceProgress() | ChunkPlanned() | RequestEnded():
             return None
         case RunStarted() | RunFinishedBefore() | Stopping() | RunFinished():
             return _session(event)

@@ -30,5 +30,7 @@ async def streams() -> bulkjobs.RunSummary | None:
 async def runs() -> int:
     async with bulkjobs.Client() as client:
         summary = await client.run("ids.txt", sink=["jobs.jsonl", take])
+        paused: bool = (await client.control("pause")).paused
+        print(paused, await client.control("rate", "600/5m"), (await client.control("workers", 2)).workers)
         client.drain("enough", exit_code=bulkjobs.Exit.SIGTERM)
         return summary.ids["accepted"] + summary.exit_code

@@ -133,7 +133,8 @@ class Client:
         )
         """What began, or ended, longer ago than this cannot count any more."""
         self._kept_s = self._counts_s + max((abs(event.by_s) for event in scenario.events), default=0.0)
-        self._locked_until_utc: float | None = None
+        self._locked_out_utc: tuple[float, float] | None = None
+        """From when it was known to last until when."""
         self._learned: int | None = None
         self._durations_s: deque[float] = deque(maxlen=64)
         # What is reported.
@@ -303,7 +304,7 @@ class Client:
             self._server.told(answer.lockout, now)
         throttle.ended(request.ticket, now, outcome)
         if throttle.locked_out and not throttle.doubtful:
-            self._locked_until_utc = throttle.locked_until + self._wall_s
+            self._locked_out_utc = now + self._wall_s, throttle.locked_until + self._wall_s
         self._learned = throttle.learned
 
     def _end_submit(self, request: _Request, answer: Answer | None) -> None:
@@ -390,7 +391,10 @@ class Client:
         now = self._loop.now
         now_utc = now + self._wall_s
         since_utc = now_utc - self._counts_s
-        locked_until_utc = self._locked_until_utc
+        locked_until = None
+        if self._locked_out_utc is not None:
+            known_utc, until_utc = self._locked_out_utc
+            locked_until = min(until_utc - self._wall_s, now + until_utc - known_utc)
         self._throttle.restore(
             now,
             history=[
@@ -401,11 +405,13 @@ class Client:
                 for one in self._history
                 if (one.begun_utc if one.ended_utc is None else one.ended_utc) >= since_utc
             ],
-            locked_until=None if locked_until_utc is None else locked_until_utc - self._wall_s,
+            locked_until=locked_until,
             suspect=unanswered,
             learned_limit=self._learned,
             open_jobs=list(self._open),
         )
+        if locked_until is not None and locked_until > now:
+            self._locked_out_utc = now_utc, locked_until + self._wall_s
 
     def _remember(self, request: _Request) -> None:
         history = self._history

@@ -222,6 +222,7 @@ class LoopWriter(Writer):
         self._closing = True
         self._flush()
         try:
+            self._keeper.end()
             if self._fault is None:
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._database.close()
