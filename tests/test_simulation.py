@@ -136,6 +136,17 @@ def test_a_crash_while_a_question_about_jobs_meets_a_lock_out_is_not_followed_by
     assert met, "no step was the one between the answer and the commit"
 
 
+def test_a_process_that_is_cancelled_before_it_begins_leaves_to_the_next_one_what_a_crash_left() -> None:
+    crash = Ending(how=End.CRASH, step=80, pause_s=1.0)
+    cancel = Ending(how=End.CANCEL, step=3, pause_s=1.0)
+    scenario = replace(scenario_of(7, brief=True), endings=(crash, cancel), jumps=(), fault_share=0.0)
+    outcome = simulate(scenario, keep_trace=True)
+    assert not outcome.violations
+    commits = [line for line in outcome.trace if "process 2 commits" in line or "process 3 commits" in line]
+    assert "process 3" in commits[0]
+    assert "sending held" in commits[0]
+
+
 @pytest.mark.parametrize("seed", [3, 7, 20, 41])
 def test_the_same_seed_gives_the_same_trace(seed: int) -> None:
     first, second = (simulate(scenario_of(seed), keep_trace=True) for _ in range(2))

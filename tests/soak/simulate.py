@@ -22,7 +22,7 @@ from support.simulation import Outcome, Scenario, long_scenario_of, scenario_of,
 __all__ = ["main", "replay_command", "run_seeds"]
 
 _ON_FILES_EVERY: Final = 10
-"""One seed in so many has its ledgers on files, which each process opens anew; the others are twice as fast."""
+"""One seed in so many has its ledgers on files, which each process opens anew; the others take two thirds of that."""
 
 
 def replay_command(seed: int, *, brief: bool = False, chunks: int | None = None) -> str:

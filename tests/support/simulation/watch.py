@@ -89,6 +89,8 @@ class Watch:
         self.violations: list[str] = []
         self.at_work: set[int] = set()
         """Numbers of the processes that have sent something and not ended."""
+        self._begun: set[int] = set()
+        """Numbers of the processes that have committed something."""
         self.seen: Counter[str] = Counter()
         """How often what was met, for the summary of many seeds."""
         self._scenario = scenario
@@ -145,6 +147,7 @@ class Watch:
 
     def committed(self, process: Process, changes: Sequence[Change]) -> None:
         """Takes what one transaction changed."""
+        self._begun.add(process.number)
         touched: dict[int, None] = {}
         for what, *values in changes:
             self._takers.get(what, self._gone)(values)
@@ -407,9 +410,12 @@ class Watch:
         self._note(f"process {process.number} tells {type(event).__name__}")
 
     def ended(self, process: Process, *, in_order: bool) -> None:
-        """Takes the end of a process; one that was not killed has left nothing undone."""
+        """Takes the end of a process; one that was not killed has left nothing undone.
+
+        One that has committed nothing did not begin: what is in flight was left by a crash, and waits for the next.
+        """
         self.at_work.discard(process.number)
-        if not in_order:
+        if not in_order or process.number not in self._begun:
             return
         open_ones = [ordinal for ordinal, state in self.states.items() if state == "sending"]
         if open_ones:
