@@ -8,6 +8,7 @@ they were.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -55,8 +56,8 @@ def best_terms(
         rate: the account's limit in force; None for none.
         open_jobs: how many slots are taken.
         answer_s: how long an answer takes.
-        told: how many due jobs one question tells of by itself, on average.
-        reach: how many it can tell of if jobs wait for each other; 1 without the list.
+        told: how many ends one page tells of by itself, on average over those that tell of any.
+        reach: how many it can tell of; 1 without the list.
     """
 
     @cache  # where jobs are short, most prices are below the least
@@ -69,17 +70,26 @@ def best_terms(
     last_s = durations.longest_of(reach)
     options: list[tuple[float, Terms]] = []
     for share in _PRICES:
-        price_s = share * mean_s
-        cheap = share <= _CHEAP_SHARE
-        questions, seen_s = prospect(max(LEAST_PRICE_S, price_s))
-        alone = _through(rate, questions / told, open_jobs / (seen_s + idle_s))
-        options.append((alone, Terms(price_s=price_s, cheap=cheap)))
-        if reach > 1:
-            # Those that wait for each other wait for the last of them, and are asked for alone if that was too early.
-            taken_s = max(seen_s, last_s) + idle_s
-            in_step = _through(rate, questions - 1 + 1 / reach, open_jobs / taken_s)
-            patience_s = max(mean_s / 2, open_jobs / in_step - taken_s)
-            options.append((in_step, Terms(price_s=price_s, cheap=cheap, patience_s=patience_s)))
+        price_s, cheap = max(LEAST_PRICE_S, share * mean_s), share <= _CHEAP_SHARE
+        questions, seen_s = prospect(price_s)
+        if reach == 1:
+            alone = _through(rate, questions, open_jobs / (seen_s + idle_s))
+            options.append((alone, Terms(price_s=price_s, cheap=cheap)))
+            continue
+        # A page for all, when their idle time together has grown to its price. Those that end together share it.
+        pages, told_s = prospect(max(LEAST_PRICE_S, price_s / told))
+        pages, late_s = max(pages / told, 1 / reach), told_s + idle_s - mean_s
+        # Where ends are strewn evenly, so many pages cost half of their price each: more of them it cannot be.
+        strewn = max(1 / reach, math.sqrt(mean_s / (2 * price_s * open_jobs)))
+        if strewn < pages:
+            pages, late_s = strewn, min(late_s, price_s * strewn)
+        paged = _through(rate, pages, open_jobs / (mean_s + late_s))
+        options.append((paged, Terms(price_s=price_s, cheap=cheap)))
+        # Those that wait for each other wait for the last of them, and are asked for alone if that was too early.
+        taken_s = max(seen_s, last_s) + idle_s
+        in_step = _through(rate, questions - 1 + 1 / reach, open_jobs / taken_s)
+        patience_s = max(mean_s / 2, open_jobs / in_step - taken_s)
+        options.append((in_step, Terms(price_s=price_s, cheap=cheap, patience_s=patience_s)))
     enough = _AS_GOOD * max(jobs_per_s for jobs_per_s, _ in options)
     good = [terms for jobs_per_s, terms in options if jobs_per_s >= enough]
     return max(good, key=lambda terms: (-terms.patience_s, terms.price_s))
@@ -95,7 +105,7 @@ def _through(rate: Rate | None, questions_a_job: float, turned_over_per_s: float
 class PollBudget:
     """Counts what questions may still be asked. What is not spent is saved, up to a part of a window."""
 
-    __slots__ = ("_at", "_credit", "_rate", "_submits")
+    __slots__ = ("_at", "_counted_s", "_credit", "_rate", "_submits")
 
     def __init__(self) -> None:
         """Begins with all that can be saved."""
@@ -104,6 +114,8 @@ class PollBudget:
         self._at = 0.0
         self._submits = 0.0
         """Of about the last window, those before it faded."""
+        self._counted_s = 0.0
+        """The time in which they were made, faded likewise: a window, but less at first."""
 
     def submitted(self) -> None:
         """Takes a submit that made a job."""
@@ -126,9 +138,13 @@ class PollBudget:
             self._rate, self._credit, self._at = rate, most, now
         per_s = rate.count / rate.period_s
         least = per_s / (1 + reach)
-        free = per_s - self._submits / rate.period_s if taught else _SHARE_UNTAUGHT * per_s
         passed_s = now - self._at
-        self._submits *= max(0.0, 1 - passed_s / rate.period_s)
+        kept = max(0.0, 1 - passed_s / rate.period_s)
+        self._submits *= kept
+        self._counted_s = self._counted_s * kept + min(passed_s, rate.period_s)
+        free = _SHARE_UNTAUGHT * per_s
+        if taught and self._counted_s:
+            free = _USED_SHARE * per_s - self._submits / self._counted_s
         self._credit = min(most, self._credit + max(least, free) * passed_s)
         self._at = now
         return now if self._credit >= 1 else now + (1 - self._credit) / max(least, free)

@@ -20,7 +20,7 @@ PAGE_JOBS: Final = 50
 
 _MOST_USELESS: Final = 12
 """Pages in a row. Enough to find the last page among a hundred."""
-_USELESS_SHARE: Final = 0.02
+_USELESS_SHARE: Final = 0.2
 """Of a window's requests may be used to look for the page."""
 _FIRST_PAUSE_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 3_600.0
@@ -40,6 +40,7 @@ class Pages:
         "_check_every",
         "_closed_until",
         "_empty",
+        "_first",
         "_full",
         "_pause_s",
         "_rate",
@@ -51,7 +52,8 @@ class Pages:
 
     def __init__(self) -> None:
         """Begins at the first page, with trust."""
-        self.page = 1
+        self.page = self._first = 1
+        """The page to ask for, and the one at which it began to be looked for."""
         self._full = 0
         """The last page known to be full and to show none of ours, while the page is looked for."""
         self._empty: int | None = None
@@ -79,11 +81,8 @@ class Pages:
             shown: how many of these it shows.
         """
         if shown:
-            self._useless = 0
             self._pause_s = 0.0
-            self._full, self._empty = 0, None
-            if shown < wanted and rows >= PAGE_JOBS:
-                self.page += 1
+            self._begin_at(self.page + (2 * shown <= wanted and rows >= PAGE_JOBS))
             return
         self._useless += 1
         self._look_on(rows)
@@ -121,8 +120,11 @@ class Pages:
         )
         self._pause_s = max(first_s, min(2 * self._pause_s, _LONGEST_PAUSE_S))
         self._closed_until = now + self._pause_s
+        self._begin_at(max(1, self.page))
+
+    def _begin_at(self, page: int) -> None:
+        self.page = self._first = page
         self._useless, self._full, self._empty = 0, 0, None
-        self.page = 1
 
     def _look_on(self, rows: int) -> None:
         if rows >= PAGE_JOBS:
@@ -130,7 +132,10 @@ class Pages:
         elif self._empty is None or self.page < self._empty:
             self._empty = self.page
         # The last page may have begun while ours stand on the one before, so that one is looked at as well.
-        self.page = 2 * self.page if self._empty is None else (self._full + self._empty) // 2
+        if self._empty is None:
+            self.page += max(1, self.page - self._first)
+        else:
+            self.page = (self._full + self._empty) // 2
 
     def _most_useless(self) -> float:
         if self._rate is None:
