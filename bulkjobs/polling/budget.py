@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from bulkjobs.polling.durations import LEAST_PRICE_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bulkjobs.polling.durations import Durations
     from bulkjobs.settings import Rate
 
@@ -29,8 +32,10 @@ _USED_SHARE: Final = 0.98
 """Of the rate is planned with; lists read for other reasons, logins and lost answers take the rest."""
 _PRICES: Final = tuple(0.001 * 2**step for step in range(10))
 """Prices that are compared, as shares of the time in which a slot turns over: up to half of it."""
+_BETWEEN: Final = tuple(2 ** (step / 3) for step in (-2, -1, 1, 2))
+"""Around the best of them it is looked closer: as parts of it."""
 _CHEAP_SHARE: Final = 0.01
-_AS_GOOD: Final = 0.995
+_AS_GOOD: Final = 0.998
 """Where a higher price gets nearly as many jobs through, it is preferred: it saves questions."""
 
 
@@ -68,14 +73,14 @@ def best_terms(
     idle_s = 2 * answer_s
     mean_s = prospect(LEAST_PRICE_S)[1] + idle_s
     last_s = durations.longest_of(reach)
-    options: list[tuple[float, Terms]] = []
-    for share in _PRICES:
+
+    def offers(share: float) -> Iterator[tuple[float, Terms]]:
         price_s, cheap = max(LEAST_PRICE_S, share * mean_s), share <= _CHEAP_SHARE
         questions, seen_s = prospect(price_s)
         if reach == 1:
             alone = _through(rate, questions, open_jobs / (seen_s + idle_s))
-            options.append((alone, Terms(price_s=price_s, cheap=cheap)))
-            continue
+            yield alone, Terms(price_s=price_s, cheap=cheap)
+            return
         # A page for all, when their idle time together has grown to its price. Those that end together share it.
         pages, told_s = prospect(max(LEAST_PRICE_S, price_s / told))
         pages, late_s = max(pages / told, 1 / reach), told_s + idle_s - mean_s
@@ -84,12 +89,16 @@ def best_terms(
         if strewn < pages:
             pages, late_s = strewn, min(late_s, price_s * strewn)
         paged = _through(rate, pages, open_jobs / (mean_s + late_s))
-        options.append((paged, Terms(price_s=price_s, cheap=cheap)))
+        yield paged, Terms(price_s=price_s, cheap=cheap)
         # Those that wait for each other wait for the last of them, and are asked for alone if that was too early.
         taken_s = max(seen_s, last_s) + idle_s
         in_step = _through(rate, questions - 1 + 1 / reach, open_jobs / taken_s)
         patience_s = max(mean_s / 2, open_jobs / in_step - taken_s)
-        options.append((in_step, Terms(price_s=price_s, cheap=cheap, patience_s=patience_s)))
+        yield in_step, Terms(price_s=price_s, cheap=cheap, patience_s=patience_s)
+
+    options = [offer for share in _PRICES for offer in offers(share)]
+    best_share = max(options, key=itemgetter(0))[1].price_s / mean_s
+    options += [offer for step in _BETWEEN for offer in offers(best_share * step)]
     enough = _AS_GOOD * max(jobs_per_s for jobs_per_s, _ in options)
     good = [terms for jobs_per_s, terms in options if jobs_per_s >= enough]
     return max(good, key=lambda terms: (-terms.patience_s, terms.price_s))

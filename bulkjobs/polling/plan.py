@@ -35,8 +35,9 @@ _OVERDUE_S: Final = 10.0
 _FIRST_RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 60.0
 """A question that failed is asked again after a wait that doubles from the one to the other."""
-_SCOUT_EVERY: Final = 32
-_SCOUT_SHARE: Final = 0.125
+
+_SCOUT_EVERY: Final = 64
+_SCOUT_SHARE: Final = 0.3
 """Where questions are dear a job is asked for when it has surely ended, which teaches nothing. One in so many is
 asked for as if a question cost only this share, and durations are learned from these alone."""
 _TOGETHER_S: Final = 0.05
@@ -115,6 +116,8 @@ class PollPlan:
         self._order = count()
         self._rate: Rate | None = None
         self._terms = Terms()
+        self._upcoming: tuple[Question | None, float] | None = None
+        """What is asked next, until something changes."""
         self._opened = 0
         self._at = 0.0
         self._others_since: float | None = None
@@ -152,6 +155,7 @@ class PollPlan:
 
     def forget(self, job_id: str) -> None:
         """Drops a job of which no end was seen."""
+        self._upcoming = None
         self._jobs.pop(job_id, None)
 
     def due_at(self, job_id: str) -> float:
@@ -221,6 +225,7 @@ class PollPlan:
             ended: the open jobs that the answer told of, and whether they have ended; those that have are dropped.
             rows: how many jobs stand on the page; None if there was no page, whatever was asked for.
         """
+        self._upcoming = None
         asked = [job_id for job_id in question.jobs if job_id in self._jobs]
         shown = sum(job_id in ended for job_id in asked)
         for job_id in asked:
@@ -269,6 +274,7 @@ class PollPlan:
         return False
 
     def _set_terms(self) -> None:
+        self._upcoming = None
         if len(self._durations):
             self._terms = best_terms(
                 self._durations,
@@ -326,6 +332,7 @@ class PollPlan:
         self._due(job_id, job, max(due_at, job.not_before))
 
     def _due(self, job_id: str, job: _Job, due_at: float) -> None:
+        self._upcoming = None
         if due_at != job.due_at:
             job.due_at = due_at
             if due_at < math.inf:
@@ -345,6 +352,11 @@ class PollPlan:
 
     def _next(self, now: float) -> tuple[Question | None, float]:
         """Gives what is to be asked next because of open jobs, and when."""
+        if self._upcoming is None or self._terms.patience_s:
+            self._upcoming = self._upcoming_at(now)
+        return self._upcoming
+
+    def _upcoming_at(self, now: float) -> tuple[Question | None, float]:
         due, at = self._due_together(now)
         if not due:
             return None, at
