@@ -84,7 +84,7 @@ def best_terms(
         # A page for all, when their idle time together has grown to its price. Those that end together share it.
         pages, told_s = prospect(max(LEAST_PRICE_S, price_s / told))
         pages, late_s = max(pages / told, 1 / reach), told_s + idle_s - mean_s
-        # Where ends are strewn evenly, so many pages cost half of their price each: more of them it cannot be.
+        # Where ends are strewn evenly the idle time grows with the square of the time since the last page.
         strewn = max(1 / reach, math.sqrt(mean_s / (2 * price_s * open_jobs)))
         if strewn < pages:
             pages, late_s = strewn, min(late_s, price_s * strewn)

@@ -3,7 +3,8 @@
 Nobody says in which order the list stands, how late a job appears on it, and whether it shows jobs of our kind at
 all. So a page is believed for what it shows, never for what it does not show, and the list is left alone for a while
 when pages were of no use. Where the oldest job comes first our jobs move to later pages as the day goes on, and
-stand on the last one when a run begins: the page is looked for by doubling, then by halving.
+stand on the last one when a run begins: the page is looked for by steps that double, then by halving. While they lie
+on two pages the one that shows more of them is asked for, and those of the other are asked for alone.
 """
 
 from __future__ import annotations
@@ -86,8 +87,11 @@ class Pages:
             return
         self._useless += 1
         self._look_on(rows)
-        if self._useless >= self._most_useless() or self.page <= self._full:
+        nowhere, again = self.page <= self._full, self._pause_s > 0
+        if nowhere or self._useless >= self._most_useless():
             self.distrust(now)
+        if nowhere and again:
+            self._begin_at(1)
 
     def doubted(self) -> bool:
         """Tells whether a job that a page shows as open should be asked for itself, to check the list."""
@@ -111,7 +115,7 @@ class Pages:
             self.distrust(now)
 
     def distrust(self, now: float) -> None:
-        """Leaves the list alone for a while, longer each time."""
+        """Leaves the list alone for a while, longer each time, and goes on afterwards where it was."""
         rate = self._rate
         first_s = (
             _FIRST_PAUSE_S

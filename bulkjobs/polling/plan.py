@@ -35,7 +35,6 @@ _OVERDUE_S: Final = 10.0
 _FIRST_RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 60.0
 """A question that failed is asked again after a wait that doubles from the one to the other."""
-
 _SCOUT_EVERY: Final = 64
 _SCOUT_SHARE: Final = 0.3
 """Where questions are dear a job is asked for when it has surely ended, which teaches nothing. One in so many is
