@@ -122,7 +122,7 @@ def cheapest_s(law: Law, price_s: float, answer_s: float = 0.0) -> float:
         cost[at] = min(onward.min(), late_s[-1] + price_s * (1 - ended[at]))
     # Looks at any age are at most this much better than those at the next of ours.
     rounding_s = law.gap_s + law.gap_share * (law.mean_s + cost[0])
-    return max(0.0, float(cost[0]) - rounding_s)
+    return max(0.0, float(cost[0] - rounding_s))
 
 
 def most_jobs(
@@ -153,7 +153,7 @@ def most_jobs(
     def bound(price: float) -> float:
         price_s = math.exp(price)
         cost_s = law.mean_s + idle_s + cheapest_s(law, price_s, answer_s) + price_s * shared
-        return (slot_s + price_s * shared * requests) / cost_s
+        return float((slot_s + price_s * shared * requests) / cost_s)
 
     # The bound falls to its least and rises again, since V is concave: golden section finds the least.
     found = _least(bound, math.log(1e-4 * law.mean_s), math.log(100 * law.mean_s))
