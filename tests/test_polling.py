@@ -200,6 +200,32 @@ def test_our_jobs_are_found_on_the_last_page_of_a_list_that_begins_with_the_olde
     assert pages.page == ours + 1
 
 
+def test_with_a_small_rate_the_page_is_looked_for_in_parts_until_it_is_found() -> None:
+    """At midnight the list loses the day before yesterday, and our page lies far before the one that was known."""
+    pages, rate, now = Pages(), Rate(count=20, period_s=300.0), 0.0
+    for ours in (40, 17):
+        asked = 0
+        while True:
+            now += 60.0
+            if not pages.usable(now, rate):
+                continue
+            asked += 1
+            assert asked < 30
+            found = pages.page == ours
+            rows = 50 if pages.page < ours else 20 if found else 0
+            pages.read(now, rows=rows, wanted=8, shown=8 if found else 0)
+            if found:
+                break
+
+
+def test_while_jobs_lie_on_two_pages_the_one_with_more_of_them_is_asked_for() -> None:
+    pages = Pages()
+    pages.read(0.0, rows=50, wanted=8, shown=5)
+    assert pages.page == 1
+    pages.read(1.0, rows=50, wanted=8, shown=4)
+    assert pages.page == 2
+
+
 def test_with_a_tiny_rate_one_useless_page_is_enough() -> None:
     pages, rate = Pages(), Rate(count=3, period_s=300.0)
     assert pages.usable(0.0, rate)

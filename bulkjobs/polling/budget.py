@@ -8,13 +8,17 @@ they were.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from bulkjobs.polling.durations import LEAST_PRICE_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bulkjobs.polling.durations import Durations
     from bulkjobs.settings import Rate
 
@@ -28,8 +32,10 @@ _USED_SHARE: Final = 0.98
 """Of the rate is planned with; lists read for other reasons, logins and lost answers take the rest."""
 _PRICES: Final = tuple(0.001 * 2**step for step in range(10))
 """Prices that are compared, as shares of the time in which a slot turns over: up to half of it."""
+_BETWEEN: Final = tuple(2 ** (step / 3) for step in (-2, -1, 1, 2))
+"""Around the best of them it is looked closer: as parts of it."""
 _CHEAP_SHARE: Final = 0.01
-_AS_GOOD: Final = 0.995
+_AS_GOOD: Final = 0.998
 """Where a higher price gets nearly as many jobs through, it is preferred: it saves questions."""
 
 
@@ -55,8 +61,8 @@ def best_terms(
         rate: the account's limit in force; None for none.
         open_jobs: how many slots are taken.
         answer_s: how long an answer takes.
-        told: how many due jobs one question tells of by itself, on average.
-        reach: how many it can tell of if jobs wait for each other; 1 without the list.
+        told: how many ends one page tells of by itself, on average over those that tell of any.
+        reach: how many it can tell of; 1 without the list.
     """
 
     @cache  # where jobs are short, most prices are below the least
@@ -67,19 +73,32 @@ def best_terms(
     idle_s = 2 * answer_s
     mean_s = prospect(LEAST_PRICE_S)[1] + idle_s
     last_s = durations.longest_of(reach)
-    options: list[tuple[float, Terms]] = []
-    for share in _PRICES:
-        price_s = share * mean_s
-        cheap = share <= _CHEAP_SHARE
-        questions, seen_s = prospect(max(LEAST_PRICE_S, price_s))
-        alone = _through(rate, questions / told, open_jobs / (seen_s + idle_s))
-        options.append((alone, Terms(price_s=price_s, cheap=cheap)))
-        if reach > 1:
-            # Those that wait for each other wait for the last of them, and are asked for alone if that was too early.
-            taken_s = max(seen_s, last_s) + idle_s
-            in_step = _through(rate, questions - 1 + 1 / reach, open_jobs / taken_s)
-            patience_s = max(mean_s / 2, open_jobs / in_step - taken_s)
-            options.append((in_step, Terms(price_s=price_s, cheap=cheap, patience_s=patience_s)))
+
+    def offers(share: float) -> Iterator[tuple[float, Terms]]:
+        price_s, cheap = max(LEAST_PRICE_S, share * mean_s), share <= _CHEAP_SHARE
+        questions, seen_s = prospect(price_s)
+        if reach == 1:
+            alone = _through(rate, questions, open_jobs / (seen_s + idle_s))
+            yield alone, Terms(price_s=price_s, cheap=cheap)
+            return
+        # A page for all, when their idle time together has grown to its price. Those that end together share it.
+        pages, told_s = prospect(max(LEAST_PRICE_S, price_s / told))
+        pages, late_s = max(pages / told, 1 / reach), told_s + idle_s - mean_s
+        # Where ends are strewn evenly the idle time grows with the square of the time since the last page.
+        strewn = max(1 / reach, math.sqrt(mean_s / (2 * price_s * open_jobs)))
+        if strewn < pages:
+            pages, late_s = strewn, min(late_s, price_s * strewn)
+        paged = _through(rate, pages, open_jobs / (mean_s + late_s))
+        yield paged, Terms(price_s=price_s, cheap=cheap)
+        # Those that wait for each other wait for the last of them, and are asked for alone if that was too early.
+        taken_s = max(seen_s, last_s) + idle_s
+        in_step = _through(rate, questions - 1 + 1 / reach, open_jobs / taken_s)
+        patience_s = max(mean_s / 2, open_jobs / in_step - taken_s)
+        yield in_step, Terms(price_s=price_s, cheap=cheap, patience_s=patience_s)
+
+    options = [offer for share in _PRICES for offer in offers(share)]
+    best_share = max(options, key=itemgetter(0))[1].price_s / mean_s
+    options += [offer for step in _BETWEEN for offer in offers(best_share * step)]
     enough = _AS_GOOD * max(jobs_per_s for jobs_per_s, _ in options)
     good = [terms for jobs_per_s, terms in options if jobs_per_s >= enough]
     return max(good, key=lambda terms: (-terms.patience_s, terms.price_s))
@@ -95,7 +114,7 @@ def _through(rate: Rate | None, questions_a_job: float, turned_over_per_s: float
 class PollBudget:
     """Counts what questions may still be asked. What is not spent is saved, up to a part of a window."""
 
-    __slots__ = ("_at", "_credit", "_rate", "_submits")
+    __slots__ = ("_at", "_counted_s", "_credit", "_rate", "_submits")
 
     def __init__(self) -> None:
         """Begins with all that can be saved."""
@@ -104,6 +123,8 @@ class PollBudget:
         self._at = 0.0
         self._submits = 0.0
         """Of about the last window, those before it faded."""
+        self._counted_s = 0.0
+        """The time in which they were made, faded likewise: a window, but less at first."""
 
     def submitted(self) -> None:
         """Takes a submit that made a job."""
@@ -126,9 +147,13 @@ class PollBudget:
             self._rate, self._credit, self._at = rate, most, now
         per_s = rate.count / rate.period_s
         least = per_s / (1 + reach)
-        free = per_s - self._submits / rate.period_s if taught else _SHARE_UNTAUGHT * per_s
         passed_s = now - self._at
-        self._submits *= max(0.0, 1 - passed_s / rate.period_s)
+        kept = max(0.0, 1 - passed_s / rate.period_s)
+        self._submits *= kept
+        self._counted_s = self._counted_s * kept + min(passed_s, rate.period_s)
+        free = _SHARE_UNTAUGHT * per_s
+        if taught and self._counted_s:
+            free = _USED_SHARE * per_s - self._submits / self._counted_s
         self._credit = min(most, self._credit + max(least, free) * passed_s)
         self._at = now
         return now if self._credit >= 1 else now + (1 - self._credit) / max(least, free)

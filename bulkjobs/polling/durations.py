@@ -52,7 +52,7 @@ _TAIL: Final = 0.01
 class Durations:
     """Learns durations, and tells when to ask next. All times are ages of a job, in seconds."""
 
-    __slots__ = ("_density", "_edges", "_mass", "_new", "_seen")
+    __slots__ = ("_area", "_density", "_edges", "_mass", "_new", "_seen")
 
     def __init__(self) -> None:
         """Begins with nothing known."""
@@ -63,6 +63,8 @@ class Durations:
         """Weight of the durations below each edge."""
         self._density = [0.0]
         """How fast that weight grows up to each edge, and behind the last."""
+        self._area: list[float] = []
+        """Integral of that weight up to each edge."""
 
     def __len__(self) -> int:
         """Counts the durations kept."""
@@ -96,8 +98,7 @@ class Durations:
             An age above `asked_s`; infinite when the question under way will most likely find the job finished.
         """
         longer = self.longer_than(unfinished_s)
-        strange = _UNKNOWN_WEIGHT / max(longer, _NOTHING)
-        width_s = max(_UNKNOWN_LEAST_S, _UNKNOWN_WIDTH * unfinished_s)
+        strange, width_s = self._strange(unfinished_s)
         known_s = unfinished_s + width_s
         share = _PRICE_SHARE if self._seen else _PRICE_SHARE_UNTAUGHT
         least_s = max(LEAST_PRICE_S, price_s)
@@ -155,6 +156,30 @@ class Durations:
             (seen_s + left * max(asked[-1], self._edges[-1])) / self._total,
         )
 
+    def worth(self, unfinished_s: float, asked_s: float, age_s: float, price_s: float) -> tuple[float, float]:
+        """Gives what part of its price a question after a job is worth at an age, and how fast that grows.
+
+        Args:
+            unfinished_s: as for `next_question`, at whose age the question is worth its price.
+            asked_s: as for `next_question`; what that question will find does not count.
+            age_s: at least `asked_s`.
+            price_s: as for `next_question`.
+        """
+        strange, width_s = self._strange(unfinished_s)
+        weight = self.longer_than(unfinished_s) + strange
+        past_s = age_s - asked_s
+        before = self._below(asked_s)
+        ended = self._below(age_s) - before
+        idle = self._area_below(age_s) - self._area_below(asked_s) - before * past_s
+        growing_s = min(age_s, unfinished_s + width_s) - asked_s
+        if growing_s > 0:
+            more = strange / width_s * growing_s
+            ended += more
+            idle += more * (past_s - growing_s / 2)
+        share = _PRICE_SHARE if self._seen else _PRICE_SHARE_UNTAUGHT
+        price = max(LEAST_PRICE_S, price_s, share * age_s) * weight
+        return idle / price, ended / price
+
     def chance(self, age_s: float, later_s: float) -> float:
         """Gives how likely a job that was unfinished at one age ends before a later one."""
         longer = self.longer_than(age_s)
@@ -178,6 +203,21 @@ class Durations:
         at = bisect_right(self._edges, age_s)
         return self._mass[at - 1] + self._density[at] * (age_s - self._edges[at - 1]) if at else 0.0
 
+    def _area_below(self, age_s: float) -> float:
+        """Gives the integral of that weight up to an age."""
+        at = bisect_right(self._edges, age_s)
+        if not at:
+            return 0.0
+        past_s = age_s - self._edges[at - 1]
+        return self._area[at - 1] + past_s * (self._mass[at - 1] + self._density[at] * past_s / 2)
+
+    def _strange(self, unfinished_s: float) -> tuple[float, float]:
+        """Gives how much it weighs that a job of an age is like none before, and in which time it then ends."""
+        return (
+            _UNKNOWN_WEIGHT / max(self.longer_than(unfinished_s), _NOTHING),
+            max(_UNKNOWN_LEAST_S, _UNKNOWN_WIDTH * unfinished_s),
+        )
+
     def _work_out(self) -> None:
         edges = sorted({edge for interval in self._seen for edge in interval})
         place = {edge: number for number, edge in enumerate(edges)}
@@ -193,7 +233,7 @@ class Durations:
                 pieces[piece] += density * (edges[piece + 1] - edges[piece])
         for _ in range(_ROUNDS):
             pieces = _shared_anew(spans, pieces)
-        self._edges, self._mass, self._density = [edges[0]], [0.0], [0.0]
+        self._edges, self._mass, self._density, self._area = [edges[0]], [0.0], [0.0], [0.0]
         below = 0.0
         for piece, weight in enumerate(pieces):
             # By the middles of the pieces, so that what lies between two of them is not thought impossible.
@@ -206,6 +246,7 @@ class Durations:
     def _add_point(self, age_s: float, below: float) -> None:
         """Adds a point of the line that gives the weight of the durations below an age."""
         age_s = max(age_s, math.nextafter(self._edges[-1], math.inf))
+        self._area.append(self._area[-1] + (age_s - self._edges[-1]) * (self._mass[-1] + below) / 2)
         self._density.append((below - self._mass[-1]) / (age_s - self._edges[-1]))
         self._mass.append(below)
         self._edges.append(age_s)

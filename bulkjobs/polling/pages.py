@@ -3,7 +3,8 @@
 Nobody says in which order the list stands, how late a job appears on it, and whether it shows jobs of our kind at
 all. So a page is believed for what it shows, never for what it does not show, and the list is left alone for a while
 when pages were of no use. Where the oldest job comes first our jobs move to later pages as the day goes on, and
-stand on the last one when a run begins: the page is looked for by doubling, then by halving.
+stand on the last one when a run begins: the page is looked for by steps that double, then by halving. While they lie
+on two pages the one that shows more of them is asked for, and those of the other are asked for alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PAGE_JOBS: Final = 50
 
 _MOST_USELESS: Final = 12
 """Pages in a row. Enough to find the last page among a hundred."""
-_USELESS_SHARE: Final = 0.02
+_USELESS_SHARE: Final = 0.2
 """Of a window's requests may be used to look for the page."""
 _FIRST_PAUSE_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 3_600.0
@@ -40,6 +41,7 @@ class Pages:
         "_check_every",
         "_closed_until",
         "_empty",
+        "_first",
         "_full",
         "_pause_s",
         "_rate",
@@ -51,7 +53,8 @@ class Pages:
 
     def __init__(self) -> None:
         """Begins at the first page, with trust."""
-        self.page = 1
+        self.page = self._first = 1
+        """The page to ask for, and the one at which it began to be looked for."""
         self._full = 0
         """The last page known to be full and to show none of ours, while the page is looked for."""
         self._empty: int | None = None
@@ -79,16 +82,16 @@ class Pages:
             shown: how many of these it shows.
         """
         if shown:
-            self._useless = 0
             self._pause_s = 0.0
-            self._full, self._empty = 0, None
-            if shown < wanted and rows >= PAGE_JOBS:
-                self.page += 1
+            self._begin_at(self.page + (2 * shown <= wanted and rows >= PAGE_JOBS))
             return
         self._useless += 1
         self._look_on(rows)
-        if self._useless >= self._most_useless() or self.page <= self._full:
+        nowhere, again = self.page <= self._full, self._pause_s > 0
+        if nowhere or self._useless >= self._most_useless():
             self.distrust(now)
+        if nowhere and again:
+            self._begin_at(1)
 
     def doubted(self) -> bool:
         """Tells whether a job that a page shows as open should be asked for itself, to check the list."""
@@ -112,7 +115,7 @@ class Pages:
             self.distrust(now)
 
     def distrust(self, now: float) -> None:
-        """Leaves the list alone for a while, longer each time."""
+        """Leaves the list alone for a while, longer each time, and goes on afterwards where it was."""
         rate = self._rate
         first_s = (
             _FIRST_PAUSE_S
@@ -121,8 +124,11 @@ class Pages:
         )
         self._pause_s = max(first_s, min(2 * self._pause_s, _LONGEST_PAUSE_S))
         self._closed_until = now + self._pause_s
+        self._begin_at(max(1, self.page))
+
+    def _begin_at(self, page: int) -> None:
+        self.page = self._first = page
         self._useless, self._full, self._empty = 0, 0, None
-        self.page = 1
 
     def _look_on(self, rows: int) -> None:
         if rows >= PAGE_JOBS:
@@ -130,7 +136,10 @@ class Pages:
         elif self._empty is None or self.page < self._empty:
             self._empty = self.page
         # The last page may have begun while ours stand on the one before, so that one is looked at as well.
-        self.page = 2 * self.page if self._empty is None else (self._full + self._empty) // 2
+        if self._empty is None:
+            self.page += max(1, self.page - self._first)
+        else:
+            self.page = (self._full + self._empty) // 2
 
     def _most_useless(self) -> float:
         if self._rate is None:

@@ -35,12 +35,15 @@ _OVERDUE_S: Final = 10.0
 _FIRST_RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 60.0
 """A question that failed is asked again after a wait that doubles from the one to the other."""
-_SCOUT_EVERY: Final = 32
-_SCOUT_SHARE: Final = 0.125
+_SCOUT_EVERY: Final = 64
+_SCOUT_SHARE: Final = 0.3
 """Where questions are dear a job is asked for when it has surely ended, which teaches nothing. One in so many is
 asked for as if a question cost only this share, and durations are learned from these alone."""
 _TOGETHER_S: Final = 0.05
 """Jobs that come due within this time, or within what a question costs, are due together."""
+_STEPS: Final = 8
+_NEARLY: Final = 0.02
+"""How often, and how closely, the time is worked out at which a page is worth its price."""
 _LEAST_LOOK_S: Final = 2.0
 _LOOK_SHARE: Final = 0.1
 """While others hold slots the list is looked at after this share of the time that was waited for them."""
@@ -112,6 +115,8 @@ class PollPlan:
         self._order = count()
         self._rate: Rate | None = None
         self._terms = Terms()
+        self._upcoming: tuple[Question | None, float] | None = None
+        """What is asked next, until something changes."""
         self._opened = 0
         self._at = 0.0
         self._others_since: float | None = None
@@ -120,7 +125,7 @@ class PollPlan:
         """The most jobs that were open together lately: a slot that waits for its next submit is one in use."""
         self._answer_s = 0.0
         self._told = 1.0
-        """Jobs that a question told of, on average over the last ones."""
+        """Ends that a question told of, on average over the last ones that told of any."""
 
     def __len__(self) -> int:
         """Counts the open jobs."""
@@ -149,6 +154,7 @@ class PollPlan:
 
     def forget(self, job_id: str) -> None:
         """Drops a job of which no end was seen."""
+        self._upcoming = None
         self._jobs.pop(job_id, None)
 
     def due_at(self, job_id: str) -> float:
@@ -166,7 +172,7 @@ class PollPlan:
             self._rate = rate
             self._set_terms()
         self._at = now
-        at = min(self._due_together(now)[1], self._look_at(now))
+        at = min(self._next(now)[1], self._look_at(now))
         if at == math.inf:
             return math.inf
         opens_at = self._budget.opens_at(
@@ -182,14 +188,10 @@ class PollPlan:
         """Gives the question to be asked now; None if there is none yet."""
         if self.next_at(now, rate) > now:
             return None
-        due, at = self._due_together(now)
-        if at > now:  # only the list is
+        question, at = self._next(now)
+        if question is None or at > now:  # only the list is
             return Question(jobs=(), page=self._pages.page)
-        if self._pages.usable(now, rate):
-            listed = tuple(job_id for job_id in due if self._jobs[job_id].alone_until <= now)
-            if len(listed) > 1:
-                return Question(jobs=listed, page=self._pages.page)
-        return Question(jobs=tuple(due[:1]))
+        return question
 
     def sent(self, question: Question, now: float) -> None:
         """Takes that a question leaves now."""
@@ -222,15 +224,18 @@ class PollPlan:
             ended: the open jobs that the answer told of, and whether they have ended; those that have are dropped.
             rows: how many jobs stand on the page; None if there was no page, whatever was asked for.
         """
+        self._upcoming = None
         asked = [job_id for job_id in question.jobs if job_id in self._jobs]
         shown = sum(job_id in ended for job_id in asked)
         for job_id in asked:
             self._jobs[job_id].under_way -= 1
         self._answer_s += (now - sent_at - self._answer_s) / (_REMEMBERED if self._answer_s else 1)
-        if shown:
-            self._told += (shown - self._told) / _REMEMBERED
+        if told := sum(is_over and job_id in self._jobs for job_id, is_over in ended.items()):
+            self._told += (told - self._told) / _REMEMBERED
         learned = [
-            self._finished(job_id, sent_at, now) if is_over else self._unfinished(job_id, sent_at, question)
+            self._finished(job_id, sent_at, now, question)
+            if is_over
+            else self._unfinished(job_id, sent_at, question)
             for job_id, is_over in ended.items()
         ]
         if any(learned):
@@ -245,13 +250,15 @@ class PollPlan:
             if (job := self._jobs.get(job_id)) and job_id not in asked:
                 self._plan(job_id, job, now)
 
-    def _finished(self, job_id: str, sent_at: float, now: float) -> bool:
+    def _finished(self, job_id: str, sent_at: float, now: float, question: Question) -> bool:
         """Drops a job that has ended; tells whether what is known of durations has changed."""
         job = self._jobs.pop(job_id, None)
         if job is None:
             return False
         age_s = sent_at - job.accepted_at
-        if job.checks_page and self._durations.chance(job.unfinished_s, age_s) < _NO_CHANCE:
+        # Another page that shows its end contradicts nothing.
+        checked = question.page is None and job.checks_page
+        if checked and self._durations.chance(job.unfinished_s, age_s) < _NO_CHANCE:
             self._pages.contradicted(now)
         return job.scout and self._durations.learn(job.unfinished_s, age_s)
 
@@ -266,6 +273,7 @@ class PollPlan:
         return False
 
     def _set_terms(self) -> None:
+        self._upcoming = None
         if len(self._durations):
             self._terms = best_terms(
                 self._durations,
@@ -323,6 +331,7 @@ class PollPlan:
         self._due(job_id, job, max(due_at, job.not_before))
 
     def _due(self, job_id: str, job: _Job, due_at: float) -> None:
+        self._upcoming = None
         if due_at != job.due_at:
             job.due_at = due_at
             if due_at < math.inf:
@@ -339,6 +348,52 @@ class PollPlan:
             return math.inf
         last = max(self._looked_at, self._others_since)
         return last + max(_LEAST_LOOK_S, _LOOK_SHARE * (last - self._others_since))
+
+    def _next(self, now: float) -> tuple[Question | None, float]:
+        """Gives what is to be asked next because of open jobs, and when."""
+        if self._upcoming is None or self._terms.patience_s:
+            self._upcoming = self._upcoming_at(now)
+        return self._upcoming
+
+    def _upcoming_at(self, now: float) -> tuple[Question | None, float]:
+        due, at = self._due_together(now)
+        if not due:
+            return None, at
+        if self._pages.usable(now, self._rate):
+            listed, listed_at = self._listed(due, at, now)
+            if len(listed) > 1 and (due[0] in listed or listed_at < at):
+                return Question(jobs=tuple(listed), page=self._pages.page), listed_at
+        return Question(jobs=tuple(due[:1])), at
+
+    def _listed(self, due: Sequence[str], at: float, now: float) -> tuple[list[str], float]:
+        """Gives the jobs that the next page is to tell of, and when it is to be asked; at the latest when one is due.
+
+        Unless jobs wait for each other that is when the page is worth its price because of all of them together.
+        """
+        if self._terms.patience_s:
+            return [job_id for job_id in due if self._jobs[job_id].alone_until <= now], at
+        at = max(at, now)
+        listed = [
+            job_id
+            for job_id, job in self._jobs.items()
+            if job.alone_until <= now
+            and job.not_before <= at + _TOGETHER_S
+            and job.under_way < _MOST_UNDER_WAY
+        ][:PAGE_JOBS]
+        for _ in range(_STEPS):
+            worths = [self._worth(self._jobs[job_id], at) for job_id in listed]
+            more = sum(worth for worth, _ in worths) - 1
+            if more <= _NEARLY or at <= now:
+                break
+            # What a page is worth grows faster and faster, so this comes down to its price from above.
+            at -= more / sum(growth for _, growth in worths)
+        return listed, max([at, *(self._jobs[job_id].not_before for job_id in listed)])
+
+    def _worth(self, job: _Job, at: float) -> tuple[float, float]:
+        """Gives what part of its price a question after a job is worth at a time, and how fast that grows."""
+        asked_s = max(job.asked_s, job.unfinished_s)
+        age_s = max(asked_s, at - job.accepted_at)
+        return self._durations.worth(job.unfinished_s, asked_s, age_s, self._terms.price_s)
 
     def _due_together(self, now: float) -> tuple[list[str], float]:
         """Gives the jobs that one question is to tell of, the first due first, and when it is to be asked."""

@@ -11,15 +11,16 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import count, islice
 from typing import Final, Literal
 
 from bulkjobs.model import RequestKind
 from bulkjobs.polling import PollPlan, Question
 from bulkjobs.settings import Rate
 from bulkjobs.throttle import Admit, Outcome, Throttle, Ticket
+from support.scenarios.reachable import Law, most_jobs
 
-__all__ = ["Draw", "Figures", "SlotServer", "optimum", "play"]
+__all__ = ["Draw", "Figures", "SlotServer", "optimum", "play", "reachable"]
 
 Draw = Callable[[random.Random], float]
 """Draws the duration of a job, in seconds."""
@@ -265,6 +266,29 @@ def optimum(
         end = begin + next(durations)
         ends.append(end)
         heappush(free_at, end + answer_s)
+
+
+def reachable(
+    draw: Draw,
+    *,
+    jobs: int,
+    slots: int,
+    rate: Rate,
+    seconds: float,
+    seed: int = 1,
+    answer_s: float = 0.2,
+    shows: Literal["newest first", "oldest first", "nothing"] = "newest first",
+) -> float:
+    """Gives how many jobs a client could begin at most which knows how long the first `jobs` take, but not which."""
+    return most_jobs(
+        Law.of_sample(list(islice(_drawn(draw, seed), jobs)), answer_s),
+        slots=slots,
+        shared=1 if shows == "nothing" else min(slots, _PAGE),
+        requests=rate.count * math.ceil(seconds / rate.period_s),
+        span_s=seconds,
+        idle_s=answer_s,
+        answer_s=answer_s,
+    )
 
 
 def _drawn(draw: Draw, seed: int) -> Iterator[float]:

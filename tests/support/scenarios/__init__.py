@@ -4,7 +4,8 @@
     assert problems(report, scenario.expect) == []
 
 `scenario` reads the files, `service` is the server (the simulator's own rules), `client` the pure controller with
-what its shell does, `optimum` the best that any client could have done there, `playing` plays and reports.
+what its shell does, `optimum` the best that any client could have done there, `reachable` the best that one could which does
+not see the future, `playing` plays and reports.
 """
 
 from __future__ import annotations

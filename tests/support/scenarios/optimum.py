@@ -20,13 +20,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from bulkjobs.simulator.config import Span
 from support.scenarios.scenario import Scenario
 
-__all__ = ["Means", "best_finish_s", "chunks_within", "expected_means", "tokens"]
+__all__ = ["LIST_PAGE", "Means", "best_finish_s", "chunks_within", "expected_means", "tokens"]
 
-_LIST_PAGE = 50
+LIST_PAGE: Final = 50
+"""Jobs on a page of the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ def best_finish_s(scenario: Scenario, jobs: float, means: Means, *, span_s: floa
         bounds.append(jobs * (means.job_s + answer_s) / slots - means.job_s)
     if config.rate is not None:
         window_s = config.rate.window_s
-        each = 1.0 if slots is None else 1.0 + 1.0 / min(slots, _LIST_PAGE)
+        each = 1.0 if slots is None else 1.0 + 1.0 / min(slots, LIST_PAGE)
         bounds.append(jobs * each * (window_s + answer_s) / tokens(scenario, span_s) - window_s)
     return max(bounds)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from bulkjobs.simulator.account import Throttle
 from support.scenarios.client import Client, MakeThrottle, make_throttle
 from support.scenarios.loop import Loop
-from support.scenarios.optimum import Means, best_finish_s, chunks_within, tokens
+from support.scenarios.optimum import LIST_PAGE, Means, best_finish_s, chunks_within, tokens
 from support.scenarios.polls import Polls
+from support.scenarios.reachable import Law, most_jobs
 from support.scenarios.scenario import Event, Scenario
 from support.scenarios.service import Server
 
@@ -29,6 +30,7 @@ _HEADS: Final = (
     "Sent into one",
     "Use of the window",
     "Use of the slots",
+    "Of the reachable",
     "Time to finish",
 )
 _PATIENCE: Final = 3.0
@@ -57,6 +59,8 @@ class Report:
     """Of what the best client could have sent in the time it took."""
     slot_use: float
     """Of the jobs that the best client could have had in the time it took."""
+    reachable_use: float
+    """Of the jobs that a client which does not see the future could have had at the most."""
     finish: float
     """Time to finish, in times of the best client's."""
     cpu_s: float
@@ -113,7 +117,7 @@ def report_of(
     config = scenario.config
     locked_s = sum(max(0.0, min(each.until, simulated_s) - each.began_at) for each in throttle.lockouts)
     open_s = simulated_s - locked_s
-    window_use = slot_use = 0.0
+    window_use = slot_use = reachable_use = 0.0
     if config.rate is not None:
         window_s = config.rate.window_s
         bearable = tokens(scenario, simulated_s) * (open_s + window_s) / (window_s + means.answer_s)
@@ -121,6 +125,7 @@ def report_of(
     if config.max_active_jobs is not None:
         bearable = config.max_active_jobs * (open_s + means.job_s) / (means.job_s + means.answer_s)
         slot_use = jobs / bearable
+        reachable_use = jobs / _reachable(scenario, means, open_s)
     best_s = best_finish_s(scenario, jobs, means, span_s=simulated_s) + locked_s
     return Report(
         name=scenario.name,
@@ -137,8 +142,26 @@ def report_of(
         sent_into_lockouts=sent_into_lockouts,
         window_use=window_use,
         slot_use=slot_use,
+        reachable_use=reachable_use,
         finish=math.inf if finished_s is None else finished_s / best_s,
         cpu_s=cpu_s,
+    )
+
+
+def _reachable(scenario: Scenario, means: Means, span_s: float) -> float:
+    """Gives the most jobs that a client without a view of the future could have had on the server, in a time."""
+    slots, rate = scenario.config.max_active_jobs, scenario.config.rate
+    assert slots is not None
+    requests = math.inf
+    if rate is not None:
+        requests = tokens(scenario, span_s) * (span_s + rate.window_s) / (rate.window_s + means.answer_s)
+    return most_jobs(
+        replace(Law.of_spans(scenario.job_times), mean_s=means.job_s),
+        slots=slots,
+        shared=min(slots, LIST_PAGE),
+        requests=requests,
+        span_s=span_s,
+        idle_s=means.answer_s,
     )
 
 
@@ -165,6 +188,7 @@ def markdown(reports: Iterable[Report]) -> str:
             str(report.sent_into_lockouts),
             _share(report.window_use),
             _share(report.slot_use),
+            _share(report.reachable_use),
             f"{report.finish:.3f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
