@@ -181,6 +181,19 @@ def test_a_token_file_that_is_missing_is_named(tmp_path: Path) -> None:
     run_virtual(main())
 
 
+@pytest.mark.parametrize(
+    "token", ["aGVsbG8gd29ybGQ.eyJqdGkiOiJ4In0=", "aGVsbG8/d29ybGQ.eyJ/dGkiOi+4In0=", "/aGVsbG8d29ybGQ"]
+)
+def test_a_token_in_place_of_its_file_is_not_shown(token: str) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError) as told:
+            await Bench(Settings(access_token_file=Path(token))).auth.token()
+        assert token not in str(told.value)
+        assert told.value.__cause__ is None
+
+    run_virtual(main())
+
+
 # --- logging in ---
 
 

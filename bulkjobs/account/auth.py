@@ -22,6 +22,7 @@ from bulkjobs.errors import AuthError, ConfigError
 from bulkjobs.events import TokenRefreshed
 from bulkjobs.model import Phase
 from bulkjobs.settings import Secret
+from bulkjobs.settings.values import guarded
 from bulkjobs.wire.answer import MalformedAnswer, Token, parse_token
 from bulkjobs.wire.request import login_request
 
@@ -343,7 +344,9 @@ def _read_token(path: Path) -> str:
         with path.open("rb") as file:
             text = file.read(_TOKEN_FILE_CAP_BYTES).decode("ascii", "replace").strip()
     except OSError as error:
-        raise ConfigError(f"The access token cannot be read from {path}: {error.strerror}.") from error
+        # A name in no folder that exists may be the token itself, put where its file should be named.
+        shown = path if path.parent.name and path.parent.is_dir() else guarded(str(path))
+        raise ConfigError(f"The access token cannot be read from {shown}: {error.strerror}.") from None
     try:
         return Secret(text).reveal()
     except ConfigError:
