@@ -80,7 +80,7 @@ class Outcomes:
     def accept(
         self, chunk: Chunk, attempt: int, evidence: Evidence, verdict: Accepted, permit: Permit
     ) -> None:
-        """Takes an acceptance, and the permit of its attempt, which is given back once the job is durable.
+        """Takes an acceptance, and the permit of its attempt, which it passes on: given back once the job is durable.
 
         Guarantees:
             It becomes durable no later than any intent that is handed to the ledger after this call.
@@ -91,7 +91,7 @@ class Outcomes:
         durable = self._ledger.end_attempt(chunk.ordinal, attempt, evidence, verdict)
         record = self._record(chunk, attempt, evidence, verdict)
         elapsed_s = max(0.0, evidence.ended_utc - evidence.started_utc)
-        self._accepted.put(_Acceptance(durable, record, elapsed_s, permit))
+        self._accepted.put(_Acceptance(durable, record, elapsed_s, permit.pass_on()))
 
     def close(self) -> None:
         """Says that no acceptance comes any more; `run` ends when all are told of."""

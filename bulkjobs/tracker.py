@@ -198,7 +198,9 @@ class Tracker:
                 accept=self._accept,
             )
         now_utc = self._clock.utc()
-        oldest_utc = min([now_utc, *(self._jobs[job_id].accepted_utc for job_id in question.jobs)])
+        # Another answer may have told of the end of one since the question was chosen.
+        asked = [self._jobs[job_id] for job_id in question.jobs if job_id in self._jobs]
+        oldest_utc = min([now_utc, *(job.accepted_utc for job in asked)])
         return list_request(
             base_url=self._base_url,
             # A day more on both sides holds whatever zone the server takes.

@@ -113,7 +113,6 @@ class Worker:
         """Works through chunks until they end or sending stops."""
         async for planned in chunks:
             try:
-                await self._outcomes.room()
                 await self._settle(planned)
             except GateStopped:
                 return
@@ -126,6 +125,7 @@ class Worker:
 
     async def _settle(self, planned: Planned) -> None:
         """Sends a chunk, or its parts, as far as the spend cap allows."""
+        await self._outcomes.room()
         try:
             share = await self._budget.reserve(planned.chunk.ids)
         except CapReached as reached:
@@ -201,7 +201,7 @@ class Worker:
             if evidence.status is not None and not _is(verdict, Cause.UNAUTHORIZED):
                 self._auth.worked(token)
             if isinstance(verdict, Accepted):
-                self._outcomes.accept(chunk, number, evidence, verdict, permit.pass_on())
+                self._outcomes.accept(chunk, number, evidence, verdict, permit)
                 return verdict, parts
             if self._divides(verdict, chunk):
                 parts = await self._ledger.split(chunk.ordinal, number, evidence, verdict, parts_of(chunk))

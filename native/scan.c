@@ -513,6 +513,11 @@ static PyObject *scanner_resume(Scanner *self, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "(y*nnnnn)(nnn):resume", &text, &filling.ids, &filling.source, &filling.line,
                           &filling.invalid, &filling.duplicate, &closed.ids, &closed.invalid, &closed.duplicate))
         return NULL;
+    if (filling.ids < 0 || filling.ids >= self->size) {
+        PyBuffer_Release(&text);
+        PyErr_SetString(PyExc_ValueError, "A chunk that goes on being filled is not full.");
+        return NULL;
+    }
     filling.end = text.len;
     self->filling.end = 0;
     int failed = make_room(self, (size_t)text.len) < 0;

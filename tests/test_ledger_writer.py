@@ -36,6 +36,7 @@ def remove_items(database, rows):
 
 INSERT = Operation(rank=1, apply=insert_items)
 REMOVE = Operation(rank=0, apply=remove_items)
+INTEND = Operation(rank=1, apply=insert_items, is_intent=True)
 
 
 class Failing:
@@ -163,6 +164,26 @@ async def test_an_entry_that_contradicts_the_ledger_fails_alone(path):
         assert "contradicts the ledger" in str(outcomes[3])
         assert items(path) == [1, 2, 3]
         await writer.do(INSERT, 4)
+
+
+async def test_nothing_is_begun_behind_what_contradicts_the_ledger(path):
+    """It may be the outcome of whoever wants to begin; what came before, and what is no beginning, stands."""
+    async with opened(path) as writer:
+        gate = await Gate.close(writer)
+        tasks = await started(
+            writer.do(INTEND, 1), writer.do(INSERT, -1), writer.do(INTEND, 2), writer.do(INSERT, 3)
+        )
+        await gate.open()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [outcome if isinstance(outcome, int) else type(outcome) for outcome in outcomes] == [
+            10,
+            InternalError,
+            InternalError,
+            30,
+        ]
+        assert "Nothing is begun" in str(outcomes[2])
+        assert items(path) == [1, 3]
+        await writer.do(INTEND, 4)
 
 
 async def test_half_an_entry_is_never_kept(path):

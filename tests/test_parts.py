@@ -533,7 +533,8 @@ def test_killed_anywhere_in_the_middle_the_next_session_goes_on_with_the_parts_t
         seen = len(world.sent)
         summary = world.go()
         assert summary.ids["pending"] == 0
-        assert summary.chunks["held"] == (0 if moment == "before the intent" else 1)
+        # Before the next intent it may be the chunk before, whose outcome was on its way to the disk.
+        assert summary.chunks["held"] in ((0, 1) if moment == "before the intent" else (1,))
         assert summary.exit_code == (Exit.HELD if summary.chunks["held"] else Exit.PARTS_REFUSED)
         again = [body for body in world.sent[seen:] if body in world.sent[:seen]]
         assert again == []

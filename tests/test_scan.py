@@ -114,6 +114,12 @@ def test_a_chunk_that_was_begun_is_gone_on_with_by_another_scanner(form):
     assert (second.pending(), second.totals, second.line) == (whole.pending(), whole.totals, whole.line)
 
 
+@pytest.mark.parametrize("ids", [-1, 2, 3])
+def test_a_chunk_that_is_full_is_not_gone_on_with(ids):
+    with pytest.raises(ValueError, match="not full"):
+        scanner(size=2, dedupe=False).resume((b"1\n2\n3\n", ids, 0, 1, 0, 0), (0, 0, 0))
+
+
 def test_dense_ids_take_a_few_bits_each_and_scattered_ones_some_bytes():
     dense, near, far = scanner(), scanner(), scanner()
     kept(dense, range(1, 1_000_001))

@@ -31,6 +31,7 @@ from bulkjobs.model import (
     RequestKind,
     Tally,
 )
+from bulkjobs.polling.plan import Question
 from bulkjobs.settings import Rate, Secret
 from bulkjobs.testing import EPOCH_UTC, FakeTransport, VirtualClock, answered, lost, run_virtual
 from bulkjobs.throttle import Throttle
@@ -154,6 +155,18 @@ def on(
                     await tracking
 
     run_virtual(main())
+
+
+def test_a_question_outlives_the_jobs_that_ended_while_it_waited(tmp_path: Path) -> None:
+    async def test(post: Post) -> None:
+        await post.accept(1, "a")
+        asked = post.tracker._request(Question(jobs=("gone", "a"), page=1), "token")
+        assert "page=1" in asked.url
+        await post.tracker._ask(Question(jobs=("gone",), page=1), asyncio.Event())
+        await post.tracker._ask(Question(jobs=("gone",)), asyncio.Event())
+        assert list(await post.open_jobs()) == ["a"]
+
+    on(tmp_path, lambda _: answered(200, b'{"bulkJobs": []}'), test)
 
 
 # --- what frees a slot ---

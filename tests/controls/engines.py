@@ -157,8 +157,8 @@ def _sends_again_after_a_crash() -> Iterator[None]:
 class _BloomScanner:
     """Takes an id for a duplicate when its three bits are set, by whatever ids."""
 
-    def __init__(self, size: int, *, dedupe: bool, opaque: bool) -> None:
-        self._scanner = Scanner(size, dedupe=dedupe, opaque=opaque)
+    def __init__(self, size: int, *, dedupe: bool, opaque: bool, file: int = -1) -> None:
+        self._scanner = Scanner(size, dedupe=dedupe, opaque=opaque, file=file)
         self._bits: set[int] = set()
         self._met: dict[int, bytes] = {}
 
