@@ -421,7 +421,7 @@ def _apply_one_by_one(database: Database, group: list[_Entry]) -> None:
         except _CONTRADICTIONS as error:
             database.execute("ROLLBACK TO entry")
             entry.error = error if isinstance(error, BulkJobsError) else _contradiction(error)
-            contradicted = contradicted or entry.operation is not CALL
+            contradicted = contradicted or not (entry.operation.is_intent or entry.operation is CALL)
         database.execute("RELEASE entry")
 
 
