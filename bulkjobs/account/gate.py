@@ -43,9 +43,6 @@ _ORDER: Final = {RequestKind.LOGIN: 0, RequestKind.SUBMIT: 1} | dict.fromkeys(
 )
 """Without a token nothing goes, without submits nothing is earned; the others share what is left."""
 
-_QUEUE_KINDS: Final = (RequestKind.LOGIN, RequestKind.SUBMIT, RequestKind.STATUS)
-"""A kind for each queue, to ask the throttle with; it tells only submits from others."""
-
 _SAID: Final[dict[Outcome, Literal["answered", "throttled", "unknown"]]] = {
     Outcome.ANSWERED: "answered",
     Outcome.THROTTLED: "throttled",
@@ -95,7 +92,11 @@ class Gate:
         self._notices = Notices(
             throttle, clock=clock, observer=observer, on_lockout=on_lockout, on_limit=on_limit
         )
-        self._queues: tuple[deque[asyncio.Future[Permit]], ...] = (deque(), deque(), deque())
+        self._queues: tuple[deque[tuple[RequestKind, asyncio.Future[Permit]]], ...] = (
+            deque(),
+            deque(),
+            deque(),
+        )
         self._pacing: dict[asyncio.Timeout, RequestKind] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
@@ -268,8 +269,8 @@ class Gate:
     def _stop(self, *kinds: RequestKind) -> None:
         self._stopped |= set(kinds)
         for kind in kinds:
-            for waiter in self._queues[_ORDER[kind]]:
-                if not waiter.done():
+            for waiting, waiter in self._queues[_ORDER[kind]]:
+                if waiting is kind and not waiter.done():
                     waiter.set_exception(_stopped(kind))
         for pacing, kind in self._pacing.items():
             if kind in self._stopped:
@@ -297,18 +298,16 @@ class Gate:
 
     async def _queue(self, kind: RequestKind) -> Permit:
         waiter: asyncio.Future[Permit] = self._loop.create_future()
-        self._queues[_ORDER[kind]].append(waiter)
+        self._queues[_ORDER[kind]].append((kind, waiter))
         self._pump()
         try:
-            permit = await waiter
+            return await waiter
         except asyncio.CancelledError:
             # The cancel may land after the permit was granted and before this task ran again.
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 with waiter.result() as permit:
                     permit.not_sent()
             raise
-        permit.is_for(kind)
-        return permit
 
     def _pump(self) -> None:
         """Grants what can be granted now, and sets the timer for the next time something may be."""
@@ -339,9 +338,10 @@ class Gate:
     def _grant_what_can_be(self, now: float) -> float:
         """Gives permits to those that can have one; gives when the next may be due, which may be never."""
         wake_at = math.inf
-        for kind, queue in zip(_QUEUE_KINDS, self._queues, strict=True):
+        for queue in self._queues:
             while queue:
-                if queue[0].done():
+                kind, waiter = queue[0]
+                if waiter.done():
                     queue.popleft()
                     continue
                 permit = self._try(kind, now)
@@ -349,13 +349,14 @@ class Gate:
                     wake_at = min(wake_at, permit.at)
                     self._notices.slots(permit)
                     break
-                queue.popleft().set_result(permit)
+                queue.popleft()
+                waiter.set_result(permit)
         return wake_at
 
     def _fail(self, error: LedgerError) -> None:
         """Tells everybody who waits that nothing goes any more."""
         for queue in self._queues:
-            for waiter in queue:
+            for _, waiter in queue:
                 if not waiter.done():
                     waiter.set_exception(error)
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from bulkjobs.account.gate import Gate
-    from bulkjobs.model import RequestKind
     from bulkjobs.throttle import Ticket
 
 __all__ = ["GateStopped", "Permit", "PermitWithdrawn"]
@@ -63,10 +62,6 @@ class Permit:
         """Leaves it to somebody else, who enters it again, to give the permit back: leaving it now does not."""
         self._passed_on = True
         return self
-
-    def is_for(self, kind: RequestKind) -> None:
-        """Takes which of the kinds that wait in one queue it was granted to."""
-        self._ticket.kind = kind
 
     def check(self) -> None:
         """Passes if the request may still begin. To be called when everything is ready for its first byte.
